@@ -1,0 +1,23 @@
+"""What the catalogue says of one finding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One finding as plain data; `--explain`, `--list-checks` and the docs read it."""
+
+    code: str
+    title: str
+    meaning: str
+    """What it means, how it comes about, how to see it by hand."""
+    remedy: str
+    commands: tuple[str, ...] = ()
+    reference: str = ""
+
+    @property
+    def family(self) -> str:
+        """The letters of the code: CKPT, OPT, GRAD, ROLL, STAT, RUN."""
+        return self.code.rstrip("0123456789")

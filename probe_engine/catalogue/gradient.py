@@ -1,0 +1,77 @@
+"""GRAD: does gradient flow from S to every parameter?"""
+
+from __future__ import annotations
+
+from probe_engine.catalogue.entry import Entry
+
+ENTRIES = (
+    Entry(
+        "GRAD001",
+        "inference_mode around the call",
+        "Under torch.inference_mode() no graph is recorded, and tensors born in it can never take part "
+        "in one. Sampling belongs under it; scoring does not.",
+        "Restrict inference_mode to sampling and call the probe outside of it.",
+        ("python -c 'import torch; print(torch.is_inference_mode_enabled())'",),
+    ),
+    Entry(
+        "GRAD002",
+        "no_grad around the call",
+        "Under torch.no_grad() the forward records no graph and every gradient is None.",
+        "Call the probe outside of no_grad, or inside `with torch.enable_grad():`.",
+    ),
+    Entry(
+        "GRAD003",
+        "the logits have no grad_fn",
+        "The forward produced logits without a graph: no parameter requires grad, or the graph is cut "
+        "inside the model.",
+        "Check p.requires_grad of the adapter (PeftModel.from_pretrained(…, is_trainable=True)), and "
+        "look for detach(), .data or no_grad in the model's forward.",
+    ),
+    Entry(
+        "GRAD004",
+        "S has no grad_fn",
+        "S = Σ log π must hang on the logits. It was computed from detached values.",
+        "Don't detach or convert log-probabilities between logits and S.",
+    ),
+    Entry(
+        "GRAD005",
+        "∂L/∂S is exactly 0",
+        "Every weight of S in L_X or L_Y is 0, so X or Y is 0 whatever the model: all advantages are 0, "
+        "or all responses of every group have the same (S + 1)λ.",
+        "Take groups with different rewards and different responses.",
+    ),
+    Entry(
+        "GRAD006",
+        "gradient does not reach the input embeddings",
+        "The gradient of S with respect to the output of the input embedding is None or 0: the graph is "
+        "cut between the embedding and the logits. LoRA layers above the cut still get a gradient, those "
+        "below get none.",
+        "Look for detach(), no_grad or reentrant checkpointing between the layers.",
+    ),
+    Entry(
+        "GRAD007",
+        "X: gradients are None",
+        "Autograd found no path from L_X to some registry parameters.",
+        "See GRAD003 and GRAD006 first; parameters that the forward does not use should be frozen.",
+    ),
+    Entry(
+        "GRAD008",
+        "Y: gradients are None",
+        "Autograd found no path from L_Y to some registry parameters.",
+        "See GRAD003 and GRAD006 first; parameters that the forward does not use should be frozen.",
+    ),
+    Entry(
+        "GRAD009",
+        "gradients are present but exactly 0",
+        "A parameter has a gradient and all of it is 0. In a fresh adapter every lora_B is 0, and then "
+        "lora_A's gradients are 0 rightly; elsewhere a dead path or an underflow is at work.",
+        "Look at the named parameters: which factor multiplies them by 0?",
+    ),
+    Entry(
+        "GRAD010",
+        "registry and μ_Y ids differ",
+        "Buffers are keyed by parameter object. When a model is wrapped, merged, cast or reloaded after "
+        "the buffers were built, its parameters are other objects, and every lookup misses.",
+        "Build registry, optimizer and buffers once, after the last wrapping.",
+    ),
+)

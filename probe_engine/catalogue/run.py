@@ -1,0 +1,23 @@
+"""RUN: did the engine itself come through?"""
+
+from __future__ import annotations
+
+from probe_engine.catalogue.entry import Entry
+
+ENTRIES = (
+    Entry(
+        "RUN001",
+        "the engine died",
+        "The run stopped by an error that no check foresaw, or memory ran out. What was found before "
+        "stays in the report.",
+        "Out of memory: fewer sequences a pass, shorter batches. Otherwise send the log's end with an issue.",
+        ("probe-tui CHECKPOINT --micro-batch 1 --max-prompts 16",),
+    ),
+    Entry(
+        "RUN003",
+        "the run folder can't be written",
+        "Events and the report go to a folder; it is not writable, or the disk is full.",
+        "Give a folder with room.",
+        ("probe-tui CHECKPOINT --out /tmp/run",),
+    ),
+)

@@ -1,0 +1,29 @@
+"""STAT: can the numbers be trusted?"""
+
+from __future__ import annotations
+
+from probe_engine.catalogue.entry import Entry
+
+ENTRIES = (
+    Entry(
+        "STAT001",
+        "effective sample size is low",
+        "ΔĤ re-weights the old samples by w = exp(S⁺ − S). When few weights carry the sum, the estimate "
+        "rests on few responses: below half of N it is rough, below 0.3 it is not to be trusted.",
+        "A smaller step keeps the weights even.",
+        ("probe-tui CHECKPOINT --lr LR",),
+    ),
+    Entry(
+        "STAT002",
+        "Pareto k̂ is high",
+        "k̂ is the tail index of the importance weights. Above min(1 − 1/log₁₀N, 0.7) their variance is "
+        "not under control; above 1 not even their mean exists.",
+        "A smaller step, or more responses.",
+    ),
+    Entry(
+        "STAT003",
+        "the interval covers 0",
+        "With these prompts the sign of δH₁ is not known.",
+        "Use more prompts; the message says how many would do if the effect is as large as it looks.",
+    ),
+)

@@ -1,0 +1,1 @@
+"""The only code that touches nn.Module, autograd or ranks."""

@@ -1,0 +1,161 @@
+"""ParameterRegistry: the one enumeration of parameters, and vectors over it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from probe_engine.report import IdMatch
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside DistributedDataParallel, `torch.compile` and the like."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and isinstance(
+            model, nn.DataParallel | nn.parallel.DistributedDataParallel
+        ):
+            inner = model.module
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+@dataclass(frozen=True)
+class ParameterRegistry:
+    """Ordered (name, parameter) of a model, tied weights once.
+
+    Built once, from the module that runs the forward, right after wrapping.
+    Buffers, gradients, preconditioner, contractions and dot products iterate it.
+    """
+
+    names: tuple[str, ...]
+    parameters: tuple[nn.Parameter, ...]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> ParameterRegistry:
+        """Every parameter of `model`; `named_parameters` lists a tied weight once."""
+        named = list(unwrapped(model).named_parameters())
+        return cls(tuple(n for n, _ in named), tuple(p for _, p in named))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return iter(zip(self.names, self.parameters, strict=True))
+
+    @cached_property
+    def ids(self) -> tuple[int, ...]:
+        """`id(p)` in registry order."""
+        return tuple(id(p) for p in self.parameters)
+
+    @cached_property
+    def trainable(self) -> ParameterRegistry:
+        """Those that require a gradient."""
+        return self._where([p.requires_grad for p in self.parameters])
+
+    @cached_property
+    def lora(self) -> ParameterRegistry:
+        """lora_A, lora_B and a trainable lm_head."""
+        return self._where(
+            [
+                "lora_A" in name or "lora_B" in name or ("lm_head" in name and p.requires_grad)
+                for name, p in self
+            ]
+        )
+
+    @property
+    def numel(self) -> int:
+        """P, the number of scalars."""
+        return sum(p.numel() for p in self.parameters)
+
+    def name_of(self, parameter: nn.Parameter) -> str | None:
+        """The name of this very object, None for a stranger."""
+        index = self._index.get(id(parameter))
+        return None if index is None else self.names[index]
+
+    def verify(self, model: nn.Module) -> IdMatch:
+        """Does the live module still hold these objects?"""
+        mine = set(self.ids)
+        live = {id(p) for p in unwrapped(model).parameters() if p.requires_grad}
+        return IdMatch.count(mine, live)
+
+    @cached_property
+    def _index(self) -> dict[int, int]:
+        return {key: index for index, key in enumerate(self.ids)}
+
+    def _where(self, mask: Sequence[bool]) -> ParameterRegistry:
+        kept = [pair for pair, keep in zip(self, mask, strict=True) if keep]
+        return ParameterRegistry(tuple(n for n, _ in kept), tuple(p for _, p in kept))
+
+
+@dataclass(frozen=True)
+class ParameterVector:
+    """A vector of shape [P]: one tensor for each parameter of a registry, None for a missing gradient.
+
+    `ids` says for which parameter objects it was built, so that a re-wrapped model is noticed.
+    """
+
+    ids: tuple[int, ...]
+    tensors: tuple[Tensor | None, ...]
+
+    @classmethod
+    def zeros(cls, registry: ParameterRegistry) -> ParameterVector:
+        """0, in float32 or wider whatever the parameters' dtype."""
+        return cls(
+            registry.ids,
+            tuple(torch.zeros_like(p, dtype=wide(p.dtype)) for p in registry.parameters),
+        )
+
+    @property
+    def non_none(self) -> int:
+        """How many parameters have a gradient."""
+        return sum(t is not None for t in self.tensors)
+
+    @property
+    def non_zero(self) -> int:
+        """How many parameters have a gradient that is not exactly 0."""
+        return sum(t is not None and bool(t.any()) for t in self.tensors)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the tensors, bytes."""
+        return sum(t.numel() * t.element_size() for t in self.tensors if t is not None)
+
+    def dot(self, other: ParameterVector) -> float:
+        """Inner product, accumulated in float64."""
+        return sum(
+            float(torch.dot(a.flatten().double(), b.flatten().double()))
+            for a, b in self._pairs(other)
+        )
+
+    def norm(self) -> float:
+        """Euclidean norm."""
+        return float(self.dot(self) ** 0.5)
+
+    def add_(self, other: ParameterVector, scale: float = 1.0) -> None:
+        """Adds `scale · other` in place (to the parameters that have a tensor here)."""
+        for a, b in self._pairs(other):
+            a.add_(b, alpha=scale)
+
+    def scaled(self, scale: float) -> ParameterVector:
+        """`scale ·` this, a new vector."""
+        return ParameterVector(
+            self.ids, tuple(None if t is None else t * scale for t in self.tensors)
+        )
+
+    def _pairs(self, other: ParameterVector) -> Iterator[tuple[Tensor, Tensor]]:
+        if self.ids != other.ids:
+            raise ValueError("vectors over different parameter objects: was the model re-wrapped?")
+        for a, b in zip(self.tensors, other.tensors, strict=True):
+            if a is not None and b is not None:
+                yield a, b
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """float32 or wider: what dot products and steps are computed in."""
+    return torch.promote_types(dtype, torch.float32)
