@@ -146,4 +146,5 @@ def decode(line: bytes) -> AnyEvent | None:
     head: Any = msgspec.json.decode(line)
     if not isinstance(head, dict) or head.get("kind") not in KINDS:
         return None
-    return msgspec.convert(head, AnyEvent)
+    event: AnyEvent = msgspec.convert(head, AnyEvent)
+    return event

@@ -16,9 +16,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
     """The module inside DistributedDataParallel, `torch.compile` and the like."""
     while True:
         inner = getattr(model, "_orig_mod", None)
-        if inner is None and isinstance(
-            model, nn.DataParallel | nn.parallel.DistributedDataParallel
-        ):
+        if inner is None and isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
             inner = model.module
         if not isinstance(inner, nn.Module):
             return model
@@ -129,8 +127,7 @@ class ParameterVector:
     def dot(self, other: ParameterVector) -> float:
         """Inner product, accumulated in float64."""
         return sum(
-            float(torch.dot(a.flatten().double(), b.flatten().double()))
-            for a, b in self._pairs(other)
+            float(torch.dot(a.flatten().double(), b.flatten().double())) for a, b in self._pairs(other)
         )
 
     def norm(self) -> float:
@@ -144,9 +141,7 @@ class ParameterVector:
 
     def scaled(self, scale: float) -> ParameterVector:
         """`scale ·` this, a new vector."""
-        return ParameterVector(
-            self.ids, tuple(None if t is None else t * scale for t in self.tensors)
-        )
+        return ParameterVector(self.ids, tuple(None if t is None else t * scale for t in self.tensors))
 
     def _pairs(self, other: ParameterVector) -> Iterator[tuple[Tensor, Tensor]]:
         if self.ids != other.ids:

@@ -15,18 +15,18 @@ SCHEMA_VERSION = 1
 Status = Literal["ok", "info", "warn", "fail", "crash", "skip"]
 
 
-class Struct(msgspec.Struct, frozen=True):
-    """Base of the wire types."""
+Number = float | None
+"""A measured number: not-a-number goes over the wire as null, and a finding says why."""
 
 
-class Remedy(Struct, kw_only=True):
+class Remedy(msgspec.Struct, frozen=True, kw_only=True):
     """What to do: words, and commands to type."""
 
     text: str = ""
     commands: list[str] = []
 
 
-class Finding(Struct, kw_only=True):
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """One check's outcome, carrying its own explanation."""
 
     code: str
@@ -39,7 +39,7 @@ class Finding(Struct, kw_only=True):
     evidence: dict[str, Any] = {}
     remedy: Remedy = Remedy()
     reference: str = ""
-    duration_ms: float | None = None
+    duration_ms: Number = None
 
 
 def finding(
@@ -74,12 +74,12 @@ def finding(
     )
 
 
-class Tool(Struct, kw_only=True):
+class Tool(msgspec.Struct, frozen=True, kw_only=True):
     name: str = "probe-tui"
     version: str
 
 
-class Environment(Struct, kw_only=True):
+class Environment(msgspec.Struct, frozen=True, kw_only=True):
     python: str
     torch: str
     transformers: str
@@ -89,23 +89,21 @@ class Environment(Struct, kw_only=True):
     threads: int
 
 
-class OptimizerInfo(Struct, kw_only=True):
+class OptimizerInfo(msgspec.Struct, frozen=True, kw_only=True):
     class_: str = msgspec.field(name="class")
-    lr: float | None
+    lr: Number
     lr_origin: str
     betas: tuple[float, float]
     eps: float
     weight_decay: float
-    step: float | None
+    step: Number
     matched: int
     missing: int
     fallbacks: int
     mapped_by: str = ""
-    mapping_correlation: float | None = None
-    """Median rank correlation of exp_avg_sq with the fresh gradient², over parameters: how sure index → name is."""
 
 
-class CheckpointInfo(Struct, kw_only=True):
+class CheckpointInfo(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     format: str
     kind: Literal["full", "peft"]
@@ -116,7 +114,7 @@ class CheckpointInfo(Struct, kw_only=True):
     optimizer: OptimizerInfo
 
 
-class RolloutsInfo(Struct, kw_only=True):
+class RolloutsInfo(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     format: str
     prompts: int
@@ -133,7 +131,7 @@ class RolloutsInfo(Struct, kw_only=True):
     sampled_here: bool
 
 
-class IdMatch(Struct, kw_only=True):
+class IdMatch(msgspec.Struct, frozen=True, kw_only=True):
     """Do two sets of parameter objects agree (by `id`)?"""
 
     matched: int
@@ -148,7 +146,7 @@ class IdMatch(Struct, kw_only=True):
         return cls(matched=len(mine & live), missing=len(mine - live), stray=len(live - mine))
 
 
-class GradientFlow(Struct, kw_only=True):
+class GradientFlow(msgspec.Struct, frozen=True, kw_only=True):
     grad_context: str
     logits_grad_fn: str | None
     s_grad_fn: str | None
@@ -163,14 +161,17 @@ class GradientFlow(Struct, kw_only=True):
     missing: int
     stray: int
     fallbacks: int
-    sum_x_norm: float | None
-    sum_y_norm: float | None
-    sum_py_norm: float | None
-    stale_ratio: float | None
+    sum_x_norm: Number
+    sum_y_norm: Number
+    sum_py_norm: Number
+    stale_ratio: Number
     """‖PȲ‖/‖P⁺Ȳ‖ of method.md (4b)."""
+    mapping_correlation: Number
+    """How sure index → name of the optimizer state is: the median, over parameters, of the rank
+    correlation of exp_avg_sq with the fresh gradient²."""
 
 
-class MethodInfo(Struct, kw_only=True):
+class MethodInfo(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     x_estimator: str
     passes: int
@@ -179,86 +180,86 @@ class MethodInfo(Struct, kw_only=True):
     attention: str
 
 
-class ResponseRow(Struct, kw_only=True):
+class ResponseRow(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     length: int
     terminated: bool
-    reward: float | None
-    advantage: float
-    S: float
-    c: float
+    reward: Number
+    advantage: Number
+    S: Number
+    c: Number
 
 
-class UnitRow(Struct, kw_only=True):
+class UnitRow(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     prompt: str
     role: Literal["E", "U"]
     G: int
     tokens: int
     """Response tokens."""
-    reward_mean: float | None
-    reward_std: float | None
-    S: list[float]
-    advantages: list[float]
-    x_norm: float
-    y_norm: float
-    py_norm: float
-    x_dot_py: float
-    s: float | None = None
-    t: float | None = None
-    r: float | None = None
-    contribution_s: float | None = None
+    reward_mean: Number
+    reward_std: Number
+    S: list[Number]
+    advantages: list[Number]
+    x_norm: Number
+    y_norm: Number
+    py_norm: Number
+    x_dot_py: Number
+    s: Number = None
+    t: Number = None
+    r: Number = None
+    contribution_s: Number = None
     """+η·s_n: left of zero, entropy falls."""
-    contribution_r: float | None = None
+    contribution_r: Number = None
     """−η·r_n: left of zero, entropy falls."""
-    s_rb: float | None = None
-    r_rb: float | None = None
-    t_rb: float | None = None
-    on_policy_z: float | None = None
+    s_rb: Number = None
+    r_rb: Number = None
+    t_rb: Number = None
+    on_policy_z: Number = None
     responses: list[ResponseRow]
 
 
-class UStatistic(Struct, kw_only=True):
-    u_cross: float
-    delta_h1: float
-    se_plugin: float | None
-    se_jackknife: float | None
-    ci95: tuple[float, float] | None
-    zeta1: float | None
-    zeta2: float | None
+class UStatistic(msgspec.Struct, frozen=True, kw_only=True):
+    u_cross: Number
+    delta_h1: Number
+    se_plugin: Number
+    se_jackknife: Number
+    ci95: tuple[Number, Number] | None
+    zeta1: Number
+    zeta2: Number
     B: int
     prompts_needed: int | None
 
 
-class VStatistic(Struct, kw_only=True):
-    delta_h1: float
-    se: float | None
-    ci95: tuple[float, float] | None
+class VStatistic(msgspec.Struct, frozen=True, kw_only=True):
+    delta_h1: Number
+    se: Number
+    ci95: tuple[Number, Number] | None
 
 
-class SplitEstimate(Struct, kw_only=True):
-    delta_h1: float
-    se: float | None
-    se_conditional: float | None
-    var_e: float | None
-    var_u: float | None
-    mean_s: float
-    sum_s: float
-    sum_s2: float
+class SplitEstimate(msgspec.Struct, frozen=True, kw_only=True):
+    delta_h1: Number
+    se: Number
+    se_conditional: Number
+    var_e: Number
+    var_u: Number
+    mean_s: Number
+    sum_s: Number
+    sum_s2: Number
     B_E: int
     B_U: int
-    df: float | None
+    df: Number
     """Welch–Satterthwaite degrees of freedom."""
-    ci95: tuple[float, float] | None
+    ci95: tuple[Number, Number] | None
     prompts_needed: int | None
 
 
-class Baselines(Struct, kw_only=True):
-    covariance: float | None
-    discriminant: float | None
+class Baselines(msgspec.Struct, frozen=True, kw_only=True):
+    covariance: Number
+    discriminant: Number
 
 
-class Estimates(Struct, kw_only=True):
+class Estimates(msgspec.Struct, frozen=True, kw_only=True):
     u_statistic: UStatistic | None = None
     v_statistic: VStatistic | None = None
     split: SplitEstimate | None = None
@@ -267,39 +268,39 @@ class Estimates(Struct, kw_only=True):
     baselines: Baselines | None = None
 
 
-class RealizedUnit(Struct, kw_only=True):
+class RealizedUnit(msgspec.Struct, frozen=True, kw_only=True):
     id: str
-    d: float
+    d: Number
     """This unit's share: ΔĤ is the mean of d over units."""
-    ess: float
-    log_w: list[float]
+    ess: Number
+    log_w: list[Number]
 
 
-class RealizedRow(Struct, kw_only=True):
+class RealizedRow(msgspec.Struct, frozen=True, kw_only=True):
     step: Literal["preconditioned", "adamw"]
     pairing: Literal["held_out", "same_batch"]
     scale: float
-    predicted: float
-    delta_h: float
-    se: float | None
-    ci95: tuple[float, float] | None
+    predicted: Number
+    delta_h: Number
+    se: Number
+    ci95: tuple[Number, Number] | None
     estimator: Literal["per_decision", "matched", "snis", "psis", "resample"]
-    h_before: float
-    h_after: float
-    ess: float
-    ess_fraction: float
-    khat: float | None
+    h_before: Number
+    h_after: Number
+    ess: Number
+    ess_fraction: Number
+    khat: Number
     N: int
     units: list[RealizedUnit]
 
 
-class Influence(Struct, kw_only=True):
+class Influence(msgspec.Struct, frozen=True, kw_only=True):
     ids: list[str]
-    K: list[list[float]]
+    K: list[list[Number]]
     """K[u][v] = η·X_u·P Y_v: training on v moves the entropy of u by this much."""
 
 
-class Histogram(Struct, kw_only=True):
+class Histogram(msgspec.Struct, frozen=True, kw_only=True):
     edges: list[float]
     counts: list[int]
     nan: int
@@ -307,7 +308,7 @@ class Histogram(Struct, kw_only=True):
     overflow: int
 
 
-class Histograms(Struct, kw_only=True):
+class Histograms(msgspec.Struct, frozen=True, kw_only=True):
     s: Histogram | None = None
     """Of +η·s_n, over E."""
     r: Histogram | None = None
@@ -316,29 +317,29 @@ class Histograms(Struct, kw_only=True):
     """Of log w = S⁺ − S, held-out pairing."""
 
 
-class VerdictRow(Struct, kw_only=True):
+class VerdictRow(msgspec.Struct, frozen=True, kw_only=True):
     step: str
     pairing: str
     estimator: str
 
 
-class Verdict(Struct, kw_only=True):
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     status: Literal["agree", "disagree", "inconclusive", "unreliable"]
     row: VerdictRow
-    predicted: float
-    measured: float
-    z: float | None
+    predicted: Number
+    measured: Number
+    z: Number
     """(δH₁ − ΔĤ) over the SE of their paired difference."""
     reason: str
 
 
-class RunInfo(Struct, kw_only=True):
+class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     folder: str | None = None
     status: Literal["complete", "partial"] = "partial"
     exit_code: int = 4
 
 
-class Report(Struct, kw_only=True):
+class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What a run found. Parts that a run did not reach are null."""
 
     schema_version: int = SCHEMA_VERSION

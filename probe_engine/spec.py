@@ -36,13 +36,9 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     rollouts: Annotated[
         str | None, _help("rollouts, a file or folder; default: found beside the checkpoint")
     ] = None
-    prompts: Annotated[
-        str | None, _help("prompts (JSON Lines) to sample rollouts from, here")
-    ] = None
+    prompts: Annotated[str | None, _help("prompts (JSON Lines) to sample rollouts from, here")] = None
     reward: Annotated[str | None, _help("reward function for --prompts, PKG.MOD:FUNC")] = None
-    num_generations: Annotated[
-        int, _help("responses sampled for each of --prompts", ge=2)
-    ] = 8
+    num_generations: Annotated[int, _help("responses sampled for each of --prompts", ge=2)] = 8
     base: Annotated[str | None, _help("an adapter's base model, a folder")] = None
     weighting: Annotated[Weighting, _help("length weight of the probed entropy")] = "dr_grpo"
     loss_type: Annotated[
@@ -64,29 +60,19 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     block_size: Annotated[int, _help("prompts in a block, with --units block", ge=1)] = 2
     split: Annotated[float, _help("share of the units that evaluate (E)", gt=0, lt=1)] = 0.5
     method: Annotated[Method, _help("how the dot products are computed")] = "loop"
-    lr: Annotated[
-        NonNegativeFloat | None, _help("learning rate; default: the optimizer's")
-    ] = None
+    lr: Annotated[NonNegativeFloat | None, _help("learning rate; default: the optimizer's")] = None
     max_prompts: Annotated[Positive | None, _help("use the first N prompts only")] = None
     micro_batch: Annotated[int, _help("sequences in one forward pass", ge=1)] = 8
-    memory_budget: Annotated[
-        str, _help("memory for kept unit gradients, such as 4GiB or 500MiB")
-    ] = "4GiB"
+    memory_budget: Annotated[str, _help("memory for kept unit gradients, such as 4GiB or 500MiB")] = "4GiB"
     device: Annotated[str, _help("auto, cpu, cuda, cuda:1, …")] = "auto"
-    dtype: Annotated[
-        Literal["float32", "bfloat16", "float16", "float64"], _help("the model's dtype")
-    ] = "float32"
+    dtype: Annotated[Literal["float32", "bfloat16", "float16", "float64"], _help("the model's dtype")] = (
+        "float32"
+    )
     seed: Annotated[int, _help("seed of the split and of sampling", ge=0)] = 0
     out: Annotated[str | None, _help("run folder to write")] = None
-    fail_on: Annotated[
-        Literal["fail", "warn", "never"], _help("exit 1 at a finding of this status")
-    ] = "fail"
-    select: Annotated[
-        tuple[str, ...], _help("codes (or prefixes) that may count for --fail-on")
-    ] = ()
-    ignore: Annotated[
-        tuple[str, ...], _help("codes (or prefixes) that never count for --fail-on")
-    ] = ()
+    fail_on: Annotated[Literal["fail", "warn", "never"], _help("exit 1 at a finding of this status")] = "fail"
+    select: Annotated[tuple[str, ...], _help("codes (or prefixes) that may count for --fail-on")] = ()
+    ignore: Annotated[tuple[str, ...], _help("codes (or prefixes) that never count for --fail-on")] = ()
     trust: Annotated[bool, _help("allow unpickling of files that torch refuses")] = False
 
     @property

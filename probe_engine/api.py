@@ -1,0 +1,75 @@
+"""`probe` and `doctor`: the same stages as the command, in the caller's process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from probe_engine.pipeline import execute
+from probe_engine.report import Report
+from probe_engine.spec import resolve
+from probe_engine.stages.adopt import LiveObjects
+
+
+def probe(
+    target: str | Path | nn.Module,
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+    batch: Any = None,
+    tokenizer: Any = None,
+    **options: Any,
+) -> Report:
+    """Predicts the entropy change of the next step, takes it virtually and measures it.
+
+    Args:
+        target: a checkpoint's path, or a live model.
+        optimizer: the live model's optimizer, of Adam's family.
+        batch: its rollouts: a sequence of native-format dicts (interface.md), or trl's dict of tensors
+            {prompt_ids, prompt_mask, completion_ids, completion_mask, advantages, num_generations}.
+        tokenizer: needed where the batch holds text.
+        options: those of the command line (`rollouts=`, `micro_batch=`, `lr=`, `out=`, …).
+
+    Returns:
+        The report of all that was found; `report.run.exit_code` is 0 where nothing failed. The model's
+        weights, gradients, modes and the RNG state are what they were.
+
+    Raises:
+        ProbeError: an impossible option, or a run folder that can't be written.
+    """
+    return _run(target, optimizer, batch, tokenizer, options, doctor_only=False)
+
+
+def doctor(
+    target: str | Path | nn.Module,
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+    batch: Any = None,
+    tokenizer: Any = None,
+    **options: Any,
+) -> Report:
+    """Does gradient flow? The findings of `probe`, on one small group and without the measurement.
+
+    Arguments and promises are those of `probe`. Without a batch, a small one of random tokens is made.
+    """
+    return _run(target, optimizer, batch, tokenizer, options, doctor_only=True)
+
+
+def _run(
+    target: str | Path | nn.Module,
+    optimizer: torch.optim.Optimizer | None,
+    batch: Any,
+    tokenizer: Any,
+    options: dict[str, Any],
+    *,
+    doctor_only: bool,
+) -> Report:
+    live = None
+    if isinstance(target, nn.Module):
+        live = LiveObjects(target, optimizer, batch, tokenizer)
+    else:
+        options = {**options, "checkpoint": str(target)}
+    resolved = resolve(options, flag_origin="call")
+    return execute(resolved, until="flow" if doctor_only else "verdict", live=live)

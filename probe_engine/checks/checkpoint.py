@@ -1,0 +1,111 @@
+"""CKPT: findings on what was read of a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from probe_engine.report import Finding, finding
+from probe_engine.sources.checkpoints.names import shown
+from probe_engine.sources.checkpoints.step import Step
+from probe_engine.sources.checkpoints.tokenizer import FoundTokenizer
+from probe_engine.sources.checkpoints.training_arguments import FILE_NAME, TrainingArguments
+
+
+def recognised(format_name: str, step: Step) -> Finding:
+    """CKPT001: the layout is known; `info` where the trainer's own record of the step is damaged."""
+    at = "" if step.value is None else f", step {step.value}"
+    if step.problem:
+        return finding(
+            "CKPT001",
+            "info",
+            f"{format_name}{at}; the trainer's record of the step could not be read: {step.problem}",
+            remedy="Nothing, unless the step matters: rollouts are matched to it.",
+            commands=(),
+        )
+    return finding("CKPT001", "ok", f"{format_name}{at}")
+
+
+def keys_with_a_place(unexpected: Sequence[str], tensors: int) -> Finding:
+    """CKPT005: did every key of the files find its parameter?"""
+    if not unexpected:
+        return finding("CKPT005", "ok", f"all {tensors} keys are the model's")
+    return finding(
+        "CKPT005",
+        "fail",
+        f"expected the model's keys only, found {len(unexpected)} of {tensors} without a place "
+        f"({shown(unexpected)}): the files are of another model, or of one with more parts",
+        value=len(unexpected),
+        threshold=0,
+        evidence={"unexpected": list(unexpected[:20])},
+    )
+
+
+def finite_weights(named: Iterable[tuple[str, Tensor]]) -> Finding:
+    """CKPT006: is every weight a finite number?"""
+    count = 0
+    broken = []
+    for name, weight in named:
+        count += 1
+        if weight.is_floating_point() and not bool(torch.isfinite(weight).all()):
+            broken.append(name)
+    if not broken:
+        return finding("CKPT006", "ok", f"{count} tensors, all finite")
+    return finding(
+        "CKPT006",
+        "fail",
+        f"expected finite weights, found NaN or infinity in {len(broken)} of {count} tensors ({shown(broken)}): "
+        "log-probabilities and gradients are no numbers",
+        value=len(broken),
+        threshold=0,
+        evidence={"parameters": broken[:20]},
+    )
+
+
+def read_without_unpickling(arguments: TrainingArguments) -> Finding:
+    """CKPT007: nothing was executed; `info` where that left the trainer's arguments unknown."""
+    if arguments.values:
+        return finding(
+            "CKPT007",
+            "ok",
+            f"{len(arguments.values)} plain values of {FILE_NAME} read statically, nothing executed",
+        )
+    return finding(
+        "CKPT007",
+        "info",
+        f"the trainer's arguments are unknown ({arguments.note}): loss type, lengths and temperature come "
+        "from options or defaults",
+        remedy="Say what differs from the defaults.",
+        commands=("probe-tui CHECKPOINT --loss-type dapo --max-completion-length 512",),
+    )
+
+
+def tokenizer_fits(found: FoundTokenizer, rows: int) -> Finding:
+    """CKPT008: is there a tokenizer, and does the embedding know all its tokens?
+
+    Args:
+        found: what was read.
+        rows: of the input embedding.
+    """
+    if found.tokenizer is None:
+        lacking = found.problem or "there are no tokenizer files"
+        return finding(
+            "CKPT008",
+            "warn" if found.problem else "info",
+            f"no tokenizer ({lacking}): rollouts must hold token ids",
+        )
+    size = len(found.tokenizer)
+    if size <= rows:
+        return finding(
+            "CKPT008", "ok", f"{size} tokens, embedding of {rows} rows", value=size, threshold=rows
+        )
+    return finding(
+        "CKPT008",
+        "fail",
+        f"expected a tokenizer of at most {rows} tokens, the embedding's rows, found {size}: it belongs to "
+        "another model, or the embedding was never resized",
+        value=size,
+        threshold=rows,
+    )

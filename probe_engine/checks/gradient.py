@@ -1,0 +1,201 @@
+"""GRAD: does gradient flow from S to every parameter?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from probe_engine.model.gradient_flow import GradContext, Gradients, Graph
+from probe_engine.registry import ParameterRegistry, ParameterVector
+from probe_engine.report import Finding, IdMatch, finding
+
+NAMES_SHOWN = 8
+
+
+def context(seen: GradContext) -> list[Finding]:
+    """GRAD001, GRAD002."""
+    if seen.inference_mode:
+        inference = finding(
+            "GRAD001",
+            "fail",
+            "expected inference mode off, it is on around this call: the forward records no graph, "
+            "so every gradient is None",
+            value=str(seen),
+        )
+    elif seen.inference_parameters:
+        names = seen.inference_parameters
+        inference = finding(
+            "GRAD001",
+            "fail",
+            f"{len(names)} parameters were born under inference_mode and can't take part in a graph, "
+            f"{names[0]} first",
+            value=len(names),
+            evidence={"parameters": _some(names)},
+            remedy="Load or wrap the model outside of inference_mode.",
+        )
+    else:
+        inference = finding("GRAD001", "ok", "inference mode off", value=str(seen))
+    if seen.grad_enabled or seen.inference_mode:
+        grad = finding("GRAD002", "ok" if seen.grad_enabled else "skip", "grad on")
+        if not seen.grad_enabled:
+            grad = finding("GRAD002", "skip", "waits for GRAD001: inference mode turns grad off as well")
+    else:
+        grad = finding(
+            "GRAD002",
+            "fail",
+            "expected gradients on, torch.no_grad (or set_grad_enabled(False)) is around this call: "
+            "the forward records no graph, so every gradient is None",
+            value=str(seen),
+        )
+    return [inference, grad]
+
+
+def graph(seen: Graph, registry: ParameterRegistry) -> list[Finding]:
+    """GRAD003, GRAD004, GRAD006: the links of the chain, in order."""
+    if seen.logits_grad_fn is None:
+        cause = (
+            "no parameter requires grad"
+            if not len(registry)
+            else f"{len(registry)} parameters require grad, but the graph is cut inside the model"
+        )
+        return [
+            finding("GRAD003", "fail", f"expected logits with a grad_fn, they have none: {cause}"),
+            finding("GRAD004", "skip", "waits for GRAD003"),
+            finding("GRAD006", "skip", "waits for GRAD003"),
+        ]
+    logits = finding("GRAD003", "ok", seen.logits_grad_fn, value=seen.logits_grad_fn)
+    if seen.s_grad_fn is None:
+        return [
+            logits,
+            finding(
+                "GRAD004",
+                "fail",
+                "the logits have a grad_fn and S has none: it is cut between logits and S",
+            ),
+            finding("GRAD006", "skip", "waits for GRAD004"),
+        ]
+    s = finding("GRAD004", "ok", seen.s_grad_fn, value=seen.s_grad_fn)
+    norm = seen.embedding_gradient_norm
+    if norm is None or norm == 0:
+        arrived = "None" if norm is None else "exactly 0"
+        return [
+            logits,
+            s,
+            finding(
+                "GRAD006",
+                "fail",
+                f"expected a gradient at the output of the input embeddings, it is {arrived}: the graph "
+                "is cut between the embeddings and the logits",
+                value=norm,
+            ),
+        ]
+    return [logits, s, finding("GRAD006", "ok", f"‖∂S/∂embeddings‖ = {norm:.3g}", value=norm)]
+
+
+def weights(seen: Gradients) -> Finding:
+    """GRAD005."""
+    dead = [
+        name for name, alive in (("X", seen.x_weights_nonzero), ("Y", seen.y_weights_nonzero)) if not alive
+    ]
+    if not dead:
+        return finding("GRAD005", "ok", "∂L_X/∂S and ∂L_Y/∂S non-zero")
+    reasons = {
+        "X": "the responses of each group have the same (S + 1)λ",
+        "Y": "every advantage is 0",
+    }
+    return finding(
+        "GRAD005",
+        "fail",
+        f"expected non-zero weights of S, those in L_{' and L_'.join(dead)} are all 0: "
+        + "; ".join(reasons[name] for name in dead),
+        value=", ".join(dead),
+    )
+
+
+def counts(seen: Gradients, registry: ParameterRegistry) -> list[Finding]:
+    """GRAD007, GRAD008, GRAD009."""
+    total = len(registry)
+    findings = [
+        _none(code, name, vector, registry)
+        for code, name, vector in (("GRAD007", "X", seen.x), ("GRAD008", "Y", seen.y))
+    ]
+    explained = fresh_adapter_parameters(registry)
+    zero = {
+        f"{which}: {name}"
+        for which, vector, alive in (
+            ("X", seen.x, seen.x_weights_nonzero),
+            ("Y", seen.y, seen.y_weights_nonzero),
+        )
+        if alive  # zero weights are GRAD005, not a dead path
+        for (name, _), g in zip(registry, vector.tensors, strict=True)
+        if g is not None and not g.any() and name not in explained
+    }
+    if zero:
+        findings.append(
+            finding(
+                "GRAD009",
+                "fail",
+                f"expected non-zero gradients, {len(zero)} are present but exactly 0, {min(zero)} first",
+                value=len(zero),
+                threshold=0,
+                evidence={"parameters": _some(sorted(zero))},
+            )
+        )
+    else:
+        note = f" ({len(explained)} are 0 because their lora_B is 0)" if explained else ""
+        findings.append(
+            finding(
+                "GRAD009", "ok", f"X {seen.x.non_zero}/{total}, Y {seen.y.non_zero}/{total} non-zero{note}"
+            )
+        )
+    return findings
+
+
+def identity(match: IdMatch) -> Finding:
+    """GRAD010."""
+    text = f"{match.matched} matched, {match.missing} missing, {match.stray} stray"
+    if match.missing or match.stray:
+        return finding(
+            "GRAD010",
+            "fail",
+            f"expected registry and μ_Y to hold the live model's parameters, found {text}: the buffers were "
+            "built before the model was wrapped, cast or reloaded",
+            value=text,
+        )
+    return finding("GRAD010", "ok", text, value=text)
+
+
+def fresh_adapter_parameters(registry: ParameterRegistry) -> set[str]:
+    """Names of lora_A whose lora_B is all 0: their gradients are exactly 0, rightly."""
+    by_name = dict(iter(registry))
+    fresh = set()
+    for name, parameter in registry:
+        partner = by_name.get(
+            name.replace("lora_A", "lora_B").replace("lora_embedding_A", "lora_embedding_B")
+        )
+        if partner is not None and partner is not parameter and not torch.any(partner):
+            fresh.add(name)
+    return fresh
+
+
+def _none(code: str, which: str, vector: ParameterVector, registry: ParameterRegistry) -> Finding:
+    total = len(registry)
+    missing = [n for (n, _), g in zip(registry, vector.tensors, strict=True) if g is None]
+    text = f"{total - len(missing)}/{total} non-None, {vector.non_zero} non-zero"
+    if missing:
+        return finding(
+            code,
+            "fail",
+            f"expected a gradient of L_{which} for all {total} registry parameters, {len(missing)} are None, "
+            f"{missing[0]} first",
+            value=len(missing),
+            threshold=0,
+            evidence={"parameters": _some(missing)},
+        )
+    return finding(code, "ok", text, value=text)
+
+
+def _some(names: Sequence[str]) -> list[str]:
+    rest = len(names) - NAMES_SHOWN
+    return list(names[:NAMES_SHOWN]) + ([f"… and {rest} more"] if rest > 0 else [])

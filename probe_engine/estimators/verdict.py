@@ -1,0 +1,137 @@
+"""Does the measured change bear the prediction out?"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from torch import Tensor
+
+from probe_engine.estimators.importance import KHAT_FAIL, ess_status, khat_status
+from probe_engine.estimators.intervals import t_quantile
+from probe_engine.report import Number, Verdict, VerdictRow
+
+STALE_FAIL = 10.0
+"""‖PȲ‖/‖P⁺Ȳ‖ above this fails OPT010, method.md (4b)."""
+TOLERANCE = 0.1
+"""Prediction and measurement that differ by this share of the prediction agree, however precise they are."""
+
+
+def verdict(
+    *,
+    row: VerdictRow,
+    predicted: float,
+    ci95: tuple[Number, Number] | None,
+    prompts_needed: int | None,
+    measured: float,
+    paired: Tensor,
+    ess_fraction: float,
+    khat: float | None,
+    n: int,
+    stale_ratio: float | None,
+) -> Verdict:
+    """The first rule of method.md §6 that holds: unreliable, inconclusive, agree, else disagree.
+
+    Args:
+        row: which realized row is judged.
+        predicted: δH₁, with η.
+        ci95: its interval; None where there are too few units for one.
+        prompts_needed: how many would make it exclude 0; None where unknown.
+        measured: ΔĤ.
+        paired: [B], each unit's prediction minus its measurement; their spread gives the difference's SE.
+        ess_fraction: ESS/N of the measurement.
+        khat: Pareto k̂ of its weights, where known.
+        n: N, its number of responses.
+        stale_ratio: ‖PȲ‖/‖P⁺Ȳ‖, where known.
+
+    Returns:
+        Status and the reason in one sentence. `z` is δH₁ − ΔĤ over the SE of the paired difference.
+    """
+    B = len(paired)
+    se = math.sqrt(float(paired.double().var()) / B) if B > 1 else None
+
+    status: Literal["agree", "disagree", "inconclusive", "unreliable"]
+    if reason := _distrust(predicted, measured, se, ess_fraction, khat, n, stale_ratio):
+        status = "unreliable"
+    elif reason := _doubt(predicted, ci95, prompts_needed, measured):
+        status = "inconclusive"
+    else:
+        noise = t_quantile(B - 1) * se if se is not None else 0.0
+        agrees, reason = _comparison(predicted, measured, noise)
+        status = "agree" if agrees else "disagree"
+    return Verdict(
+        status=status,
+        row=row,
+        predicted=predicted,
+        measured=measured,
+        z=(predicted - measured) / se if se else None,
+        reason=reason,
+    )
+
+
+def _distrust(
+    predicted: float,
+    measured: float,
+    se: float | None,
+    ess_fraction: float,
+    khat: float | None,
+    n: int,
+    stale_ratio: float | None,
+) -> str | None:
+    """Why the numbers can't be trusted, None where they can."""
+    if not all(math.isfinite(x) for x in (predicted, measured, se or 0.0, ess_fraction)):
+        return (
+            f"Prediction ({predicted:.3g}) and measured change ({measured:.3g}) can't be compared: "
+            "not all of their numbers are finite."
+        )
+    if ess_status(ess_fraction) == "fail":
+        return (
+            f"The measured change ({measured:.3g}) rests on too few responses: the effective sample size is "
+            f"{ess_fraction * n:.1f} of {n}, below 30%."
+        )
+    if khat is not None and khat_status(khat, n) == "fail":
+        return (
+            f"The measured change ({measured:.3g}) can't be trusted: Pareto k̂ of its {n} importance weights "
+            f"is {khat:.2f}, and from {KHAT_FAIL:.0f} on they have no mean."
+        )
+    if stale_ratio is not None and stale_ratio > STALE_FAIL:
+        return (
+            f"The preconditioner is stale: its step is {stale_ratio:.3g} times as long as with fresh second "
+            f"moments, more than {STALE_FAIL:.0f}, so the prediction ({predicted:.3g}) is not about the "
+            "optimizer's next step."
+        )
+    return None
+
+
+def _doubt(
+    predicted: float, ci95: tuple[Number, Number] | None, prompts_needed: int | None, measured: float
+) -> str | None:
+    """Why the prediction's sign is not known, None where it is."""
+    if predicted == 0:
+        return (
+            "The predicted change is exactly 0 (the learning rate or every policy gradient is 0), so there "
+            f"is nothing for the measured change ({measured:.3g}) to confirm."
+        )
+    unknown = f"Whether entropy {_moves(predicted)}, as predicted ({predicted:.3g}), is not known: "
+    if ci95 is None or ci95[0] is None or ci95[1] is None:
+        return f"{unknown}there are too few prompts for an interval."
+    if ci95[0] <= 0 <= ci95[1]:
+        enough = f"; {prompts_needed} prompts would do at this effect size" if prompts_needed else ""
+        return f"{unknown}the 95% interval {ci95[0]:.3g} … {ci95[1]:.3g} covers 0{enough}."
+    return None
+
+
+def _comparison(predicted: float, measured: float, noise: float) -> tuple[bool, str]:
+    """Do they agree within `noise` (t·SE of the paired difference) or TOLERANCE? And the sentence."""
+    difference, share = abs(predicted - measured), TOLERANCE * abs(predicted)
+    tolerance = max(noise, share)
+    agrees = difference <= tolerance
+    source = "the 95% half-width of their paired difference" if noise >= share else "10% of the prediction"
+    return agrees, (
+        f"Entropy {_moves(predicted)}: predicted {predicted:.3g}, measured {measured:.3g}; they differ by "
+        f"{difference:.2g}, {'within' if agrees else 'more than'} {tolerance:.2g}, {source}."
+    )
+
+
+def _moves(change: float) -> str:
+    return "falls" if change < 0 else "rises"

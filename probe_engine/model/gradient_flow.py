@@ -1,0 +1,137 @@
+"""What one small group shows of the graph from parameters to S."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from probe_engine.model.teacher_forcing import (
+    Layout,
+    device_of,
+    response_log_probs,
+    response_logits,
+    sequence_log_probs,
+)
+from probe_engine.model.unit_gradients import UnitGradients, UnitObjective
+from probe_engine.model.unit_gradients.loop import VectorSum
+from probe_engine.registry import ParameterRegistry, ParameterVector
+
+UNITS_TRIED = 4
+"""What one unit leaves without gradient (an expert that no token chose) another may reach."""
+
+
+@dataclass(frozen=True)
+class GradContext:
+    """Autograd's state around the call."""
+
+    inference_mode: bool
+    grad_enabled: bool
+    inference_parameters: tuple[str, ...]
+    """Parameters that were born under inference_mode."""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether a graph can be recorded at all."""
+        return self.grad_enabled and not self.inference_mode and not self.inference_parameters
+
+    def __str__(self) -> str:
+        grad = "grad on" if self.grad_enabled else "grad off"
+        return f"{grad}, inference mode {'on' if self.inference_mode else 'off'}"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The forward's graph, link by link."""
+
+    logits_grad_fn: str | None
+    s_grad_fn: str | None
+    s: Tensor
+    """[N], detached"""
+    embedding_gradient_norm: float | None
+    """‖∂ΣS/∂(output of the input embeddings)‖; None where it does not arrive"""
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """X and Y over the registry, summed over the units tried."""
+
+    x: ParameterVector
+    y: ParameterVector
+    x_weights_nonzero: bool
+    """∂L_X/∂S"""
+    y_weights_nonzero: bool
+    """∂L_Y/∂S"""
+
+
+def grad_context(registry: ParameterRegistry) -> GradContext:
+    """Looks at autograd's state without changing it."""
+    return GradContext(
+        torch.is_inference_mode_enabled(),
+        torch.is_grad_enabled(),
+        tuple(name for name, p in registry if p.is_inference()),
+    )
+
+
+def graph(model: nn.Module, objective: UnitObjective, temperature: float) -> Graph:
+    """Two forwards of one small group: as it is, and with the embeddings' output watched."""
+    sequences = objective.sequences[: max(2, objective.group_slices()[0].stop)]
+    layout = Layout.of(sequences, device=device_of(model))
+    logits = response_logits(model, layout)
+    s = sequence_log_probs(response_log_probs(logits, layout, temperature))
+    norm = None
+    if s.requires_grad:
+        with _watched_embeddings(model) as outputs:
+            watched = sequence_log_probs(
+                response_log_probs(response_logits(model, layout), layout, temperature)
+            )
+        if outputs and watched.requires_grad:
+            (gradient,) = torch.autograd.grad(watched.sum(), outputs[0], allow_unused=True)
+            norm = None if gradient is None else float(gradient.double().norm())
+    return Graph(_name(logits.grad_fn), _name(s.grad_fn), s.detach().cpu(), norm)
+
+
+def gradients(
+    method: UnitGradients, registry: ParameterRegistry, units: Sequence[UnitObjective]
+) -> Gradients:
+    """X and Y of as few units as show a gradient for every parameter."""
+    x, y = VectorSum(registry), VectorSum(registry)
+    x_nonzero = y_nonzero = False
+    for objective in units[:UNITS_TRIED]:
+        measured = method.measure(objective)
+        wx, wy = objective.weights(measured.S)
+        x_nonzero |= bool(wx.any())
+        y_nonzero |= bool(wy.any())
+        x.add(measured.x)
+        y.add(measured.y)
+        if x.total.non_zero == y.total.non_zero == len(registry):
+            break
+    return Gradients(x.total, y.total, x_nonzero, y_nonzero)
+
+
+def _name(grad_fn: object) -> str | None:
+    return None if grad_fn is None else f"<{type(grad_fn).__name__}>"
+
+
+@contextmanager
+def _watched_embeddings(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Collects the input embeddings' output, as a leaf that requires grad where the embeddings are frozen."""
+    outputs: list[Tensor] = []
+
+    def watch(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+        watched = output if output.requires_grad else output.detach().requires_grad_()
+        outputs.append(watched)
+        return watched
+
+    embeddings = getattr(model, "get_input_embeddings", lambda: None)()
+    if not isinstance(embeddings, nn.Module):
+        yield outputs
+        return
+    handle = embeddings.register_forward_hook(watch)
+    try:
+        yield outputs
+    finally:
+        handle.remove()

@@ -1,0 +1,150 @@
+"""Teacher forcing: S[n,g] = Σ_t log π_θ(y_t | x_n, y_<t) over response tokens (method.md §1)."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from probe_engine.registry import unwrapped, wide
+
+CHUNK_BYTES = 64 * 2**20
+"""Float32 copies of logits are made this many bytes at a time: a 150k vocabulary multiplies nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSequence:
+    """A prompt's token ids and those of one response to it."""
+
+    prompt: tuple[int, ...]
+    response: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.response)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A padded micro-batch. N sequences of at most T tokens, the last K positions hold all responses."""
+
+    input_ids: Tensor
+    """[N, T]"""
+    attention_mask: Tensor
+    """[N, T]"""
+    position_ids: Tensor
+    """[N, T], counted from each sequence's own first token"""
+    targets: Tensor
+    """[N, K] the token that each kept position predicts (0 where none)"""
+    mask: Tensor
+    """[N, K] True where the target is a response token; made from lengths, for pad may equal eos"""
+
+    @classmethod
+    def of(
+        cls,
+        sequences: Sequence[TokenSequence],
+        *,
+        device: torch.device,
+        padding_side: Literal["left", "right"] = "right",
+    ) -> Layout:
+        """Pads on the right by default: a causal model's real tokens never see what stands behind them."""
+        longest = max(len(s) for s in sequences)
+        offsets = [longest - len(s) if padding_side == "left" else 0 for s in sequences]
+        # Position i predicts token i + 1, so the first kept position is the prompt's last token.
+        keep = max(longest - offset - len(s.prompt) + 1 for s, offset in zip(sequences, offsets, strict=True))
+        first = longest - keep
+        shape = (len(sequences), longest)
+        input_ids = torch.zeros(shape, dtype=torch.long)
+        attention_mask = torch.zeros(shape, dtype=torch.long)
+        position_ids = torch.zeros(shape, dtype=torch.long)
+        targets = torch.zeros((len(sequences), keep), dtype=torch.long)
+        mask = torch.zeros((len(sequences), keep), dtype=torch.bool)
+        for row, (s, offset) in enumerate(zip(sequences, offsets, strict=True)):
+            input_ids[row, offset : offset + len(s)] = torch.tensor(s.prompt + s.response)
+            attention_mask[row, offset : offset + len(s)] = 1
+            position_ids[row, offset : offset + len(s)] = torch.arange(len(s))
+            start = offset + len(s.prompt) - 1 - first
+            targets[row, start : start + len(s.response)] = torch.tensor(s.response)
+            mask[row, start : start + len(s.response)] = True
+        return cls(*(t.to(device) for t in (input_ids, attention_mask, position_ids, targets, mask)))
+
+
+def response_logits(model: nn.Module, layout: Layout) -> Tensor:
+    """Logits at the kept positions, [N, K, V], in the model's dtype.
+
+    Passes `position_ids` and `logits_to_keep` where the model's forward takes them.
+    """
+    keep = layout.targets.shape[1]
+    accepted = _forward_parameters(model)
+    extra: dict[str, object] = {}
+    if "position_ids" in accepted:
+        extra["position_ids"] = layout.position_ids
+    if "use_cache" in accepted:
+        extra["use_cache"] = False
+    if "logits_to_keep" in accepted:
+        extra["logits_to_keep"] = keep
+    output = model(input_ids=layout.input_ids, attention_mask=layout.attention_mask, **extra)
+    logits = cast(Tensor, output.logits if hasattr(output, "logits") else output)
+    return logits[:, -keep:]
+
+
+def response_log_probs(logits: Tensor, layout: Layout, temperature: float = 1.0) -> Tensor:
+    """log π of each response token, [N, K], 0 elsewhere; float32 or wider, computed in chunks."""
+    vocabulary = logits.shape[-1]
+    flat, targets = logits.reshape(-1, vocabulary), layout.targets.reshape(-1)
+    rows = max(1, CHUNK_BYTES // (4 * vocabulary))
+    # Low-precision logits are widened chunk by chunk; the checkpoint keeps the wide copies from
+    # staying alive until the backward pass.
+    narrow = logits.requires_grad and wide(logits.dtype) != logits.dtype
+    chunks = [
+        cast(Tensor, checkpoint(_selected_log_probs, c, t, temperature, use_reentrant=False))
+        if narrow
+        else _selected_log_probs(c, t, temperature)
+        for c, t in zip(torch.split(flat, rows), torch.split(targets, rows), strict=True)
+    ]
+    log_probs = torch.cat(chunks).reshape(layout.targets.shape)
+    return torch.where(layout.mask, log_probs, log_probs.new_zeros(()))
+
+
+def token_log_probs(
+    model: nn.Module,
+    sequences: Sequence[TokenSequence],
+    *,
+    temperature: float = 1.0,
+    padding_side: Literal["left", "right"] = "right",
+) -> tuple[Tensor, Tensor]:
+    """Scores one micro-batch.
+
+    Returns:
+        log π of response tokens [N, K] (0 elsewhere), with a graph where gradients are on,
+        and the mask [N, K] of response positions.
+    """
+    layout = Layout.of(sequences, device=device_of(model), padding_side=padding_side)
+    return response_log_probs(response_logits(model, layout), layout, temperature), layout.mask
+
+
+def sequence_log_probs(log_probs: Tensor) -> Tensor:
+    """S [N] of token log-probabilities [N, K], nats, in float64 so that long sums lose nothing."""
+    return log_probs.double().sum(-1)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where inputs go: the device of the input embeddings."""
+    return next(model.parameters()).device
+
+
+def _selected_log_probs(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    scaled = logits.to(wide(logits.dtype)) / temperature
+    # log_softmax at one index: logsumexp saves no [tokens, V] result for the backward pass.
+    return scaled.gather(-1, targets[:, None]).squeeze(-1) - scaled.logsumexp(-1)
+
+
+def _forward_parameters(model: nn.Module) -> set[str]:
+    inner = unwrapped(model)
+    base = getattr(inner, "get_base_model", None)
+    target = cast(nn.Module, base()) if callable(base) else inner
+    return set(inspect.signature(target.forward).parameters)

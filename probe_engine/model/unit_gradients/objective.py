@@ -1,0 +1,86 @@
+"""What one unit differentiates: its sequences and their weights in L_X and L_Y (method.md (1)–(3))."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from probe_engine.estimators.entropy import (
+    length_weights,
+    loo_coefficients,
+    loss_weights,
+    x_weights,
+    y_weights,
+)
+from probe_engine.model.teacher_forcing import TokenSequence
+from probe_engine.types import Batch, Unit
+
+
+@dataclass(frozen=True)
+class UnitObjective:
+    """A unit's N responses, flat, with what their weights are made of.
+
+    A block's X and Y are means over its k groups, so each group enters with 1/k.
+    """
+
+    unit: Unit
+    sequences: tuple[TokenSequence, ...]
+    lam: Tensor
+    """λ [N], float64"""
+    kappa: Tensor
+    """κ [N], float64"""
+    advantages: Tensor
+    """A [N], float64"""
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and response tokens: what a pass over this unit costs."""
+        return sum(len(s) for s in self.sequences)
+
+    def group_slices(self) -> list[slice]:
+        """Where each group's responses lie among the N."""
+        slices, start = [], 0
+        for group in self.unit.groups:
+            slices.append(slice(start, start + len(group.responses)))
+            start += len(group.responses)
+        return slices
+
+    def coefficients(self, S: Tensor) -> Tensor:
+        """c [N] of (1), detached."""
+        values = S.detach().cpu().double()
+        return torch.cat([loo_coefficients(values[g], self.lam[g]) for g in self.group_slices()])
+
+    def weights(self, S: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights of S in L_X and L_Y, both [N], detached: X_u = Σ_i wx_i ∇S_i, Y_u = Σ_i wy_i ∇S_i."""
+        share = 1 / len(self.unit.groups)
+        values = S.detach().cpu().double()
+        parts = self.group_slices()
+        wx = torch.cat([x_weights(values[g], self.lam[g]) for g in parts])
+        wy = torch.cat([y_weights(self.advantages[g], self.kappa[g]) for g in parts])
+        return share * wx, share * wy
+
+
+def objectives(batch: Batch) -> list[UnitObjective]:
+    """One objective a unit, in the batch's order."""
+    return [_objective(unit, batch) for unit in batch.units]
+
+
+def _objective(unit: Unit, batch: Batch) -> UnitObjective:
+    responses = [(group, response) for group in unit.groups for response in group.responses]
+    lengths = torch.tensor([len(r.tokens) for _, r in responses], dtype=torch.float64)
+    return UnitObjective(
+        unit,
+        tuple(TokenSequence(g.tokens, r.tokens) for g, r in responses),
+        length_weights(lengths, batch.weighting, batch.max_completion_length),
+        loss_weights(lengths, batch.loss_type, batch.max_completion_length, batch.mean_length),
+        torch.tensor([r.advantage for _, r in responses], dtype=torch.float64),
+    )
+
+
+def chunks(objective: UnitObjective, micro_batch: int) -> Sequence[slice]:
+    """The unit's sequences, at most `micro_batch` at a time."""
+    count = len(objective.sequences)
+    return [slice(i, min(i + micro_batch, count)) for i in range(0, count, micro_batch)]

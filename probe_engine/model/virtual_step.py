@@ -1,0 +1,37 @@
+"""A step that is taken and taken back: θ⁺ = θ + Δθ, bit-identical weights afterwards (method.md §6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from probe_engine.registry import ParameterRegistry, ParameterVector
+
+
+@contextmanager
+def virtual_step(registry: ParameterRegistry, step: ParameterVector) -> Iterator[None]:
+    """θ + Δθ inside, θ outside.
+
+    Args:
+        registry: whose parameters move.
+        step: Δθ, [P].
+
+    Raises:
+        ValueError: the step was built for other parameter objects.
+    """
+    if registry.ids != step.ids:
+        raise ValueError("the step is over different parameter objects: was the model re-wrapped?")
+    saved = [p.detach().clone() for p in registry.parameters]
+    try:
+        with torch.no_grad():
+            for parameter, delta in zip(registry.parameters, step.tensors, strict=True):
+                if delta is not None:
+                    parameter.add_(delta.to(parameter.dtype))
+        yield
+    finally:
+        # A copy of the old values, not a subtraction: (θ + Δ) − Δ is not θ in floating point.
+        with torch.no_grad():
+            for parameter, old in zip(registry.parameters, saved, strict=True):
+                parameter.copy_(old)

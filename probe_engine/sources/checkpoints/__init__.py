@@ -1,0 +1,1 @@
+"""Reading checkpoints: layouts, weights, adapters, tokenizers, Adam states, trainer arguments."""

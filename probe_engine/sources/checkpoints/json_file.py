@@ -1,0 +1,44 @@
+"""JSON objects from files that may be anything."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from probe_engine.sources.checkpoints.names import writable
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        ValueError: the file can't be read or holds something else; the message says what, beginning
+            with the file's path.
+    """
+    if not os.path.isfile(path):
+        raise ValueError(f"{path}: expected a JSON file, found {'a folder' if path.is_dir() else 'none'}")
+    try:
+        return parse_object(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: {writable(str(error))}") from error
+
+
+def parse_object(data: bytes) -> dict[str, Any]:
+    """The JSON object in some bytes.
+
+    Raises:
+        ValueError: they are no UTF-8, no JSON, no object, or hold text that is no Unicode.
+    """
+    text = data.decode("utf-8")
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("expected a JSON object, found brackets nested without end") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a JSON object, found {type(value).__name__}")
+    if "\\ud" in text.lower():
+        # An escaped lone surrogate parses, and would fail later, when a message quotes it.
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    return value

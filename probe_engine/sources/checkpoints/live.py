@@ -1,0 +1,68 @@
+"""Adam's state in a live optimizer, by parameter object."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from probe_engine.errors import ProbeError
+from probe_engine.registry import ParameterRegistry
+from probe_engine.sources.checkpoints.adam_state import (
+    AdamReading,
+    Hyperparameters,
+    misfits,
+    reading_of,
+    refuse_other_families,
+    refused,
+)
+from probe_engine.types import OptimizerState
+
+
+def optimizer_state_of(optimizer: torch.optim.Optimizer, registry: ParameterRegistry) -> OptimizerState:
+    """The state of the optimizer's parameters that the registry holds; `read_optimizer` says the rest."""
+    return read_optimizer(optimizer, registry).state
+
+
+def read_optimizer(
+    optimizer: torch.optim.Optimizer, registry: ParameterRegistry, lr: float | None = None
+) -> AdamReading:
+    """The optimizer's state by the registry's names, matched by `id(p)`; nothing is copied.
+
+    Args:
+        optimizer: any torch optimizer, wrapped or not.
+        registry: the trainable parameters of the model.
+        lr: a learning rate that overrides the optimizer's.
+    """
+    source = type(optimizer).__name__
+    states: dict[str, dict[str, Any]] = {}
+    strays = []
+    for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+        name = registry.name_of(parameter)
+        if name is None:
+            if parameter.requires_grad:
+                strays.append(str(list(parameter.shape)))
+        elif state := optimizer.state.get(parameter):
+            states[name] = state
+    hyperparameters = Hyperparameters.of(optimizer.param_groups, "optimizer", lr, {})
+    try:
+        if strays and not any(
+            registry.name_of(p) for group in optimizer.param_groups for p in group["params"]
+        ):
+            raise ProbeError(
+                f"{source}: expected the model's {len(registry)} trainable parameters, found {len(strays)} "
+                "other objects: the optimizer was built before the model was wrapped or reloaded",
+                "Build the optimizer after the last wrapping of the model.",
+                code="OPT003",
+            )
+        refuse_other_families(states.values(), source)
+        if wrong := misfits(states, registry):
+            raise ProbeError(
+                f"{source}: expected moments of the parameters' shapes, found {wrong[0]}", code="OPT003"
+            )
+    except ProbeError as refusal:
+        reading = refused(refusal, hyperparameters, optimizer.param_groups)
+    else:
+        reading = reading_of(optimizer.param_groups, states, hyperparameters, source, "object")
+    return replace(reading, strays=tuple(strays))

@@ -1,0 +1,49 @@
+"""The tokenizer beside the weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from probe_engine.errors import ProbeError
+from probe_engine.sources.checkpoints.library import library_call
+
+_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "tokenizer_config.json",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundTokenizer:
+    """A transformers tokenizer and its folder, or None and why."""
+
+    tokenizer: Any
+    folder: Path | None
+    problem: str = ""
+
+
+def read_tokenizer(folders: Iterable[Path]) -> FoundTokenizer:
+    """The tokenizer of the first folder that holds one. Never raises: token ids may do without."""
+    for folder in folders:
+        if not any(os.path.isfile(folder / name) for name in _FILES):
+            continue
+        try:
+            with library_call(ProbeError):
+                tokenizer = AutoTokenizer.from_pretrained(
+                    str(folder), local_files_only=True, trust_remote_code=False
+                )
+                _ = len(tokenizer)
+        except ProbeError as error:
+            return FoundTokenizer(None, folder, error.message)
+        return FoundTokenizer(tokenizer, folder)
+    return FoundTokenizer(None, None)

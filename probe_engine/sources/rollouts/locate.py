@@ -1,0 +1,121 @@
+"""Finds the rollouts of a checkpoint: those sampled from its own weights."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from probe_engine.errors import ProbeError
+
+_STEP_IN_NAME = re.compile(r"(?:checkpoint|global_step|step)[-_]?(\d{1,15})$")
+_BY_STEP = (
+    "completions/completions_{step:05d}.parquet",
+    "completions_{step:05d}.parquet",
+    "completions/{step}.jsonl",
+    "rollouts/{step}.jsonl",
+    "{step}.jsonl",
+)
+_OF_ANY_STEP = ("rollouts.jsonl", "rollouts.parquet")
+_SUFFIXES = (".jsonl", ".parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A rollouts file, and the step that its name says (None where it doesn't)."""
+
+    path: Path
+    step: int | None = None
+
+
+def checkpoint_step(checkpoint: Path) -> int | None:
+    """The steps done when the checkpoint was written: from trainer_state.json, else the folder's name."""
+    try:
+        state = json.loads((checkpoint / "trainer_state.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        state = None  # its reader reports a corrupt file; here the folder's name will do
+    step = state.get("global_step") if isinstance(state, dict) else None
+    if isinstance(step, int) and not isinstance(step, bool) and step >= 0:
+        return step
+    match = _STEP_IN_NAME.search(checkpoint.name)
+    return int(match[1]) if match else None
+
+
+def locate(checkpoint: Path | None, rollouts: Path | None) -> Located:
+    """The file to read.
+
+    Checkpoint K's weights sampled the rollouts of step K+1, so those come first; a file that holds
+    several steps comes next; those of step K, one step stale, come last.
+
+    Args:
+        checkpoint: its folder or file; rollouts are looked for in it and beside it.
+        rollouts: a file, taken as it is, or a folder to look in instead.
+
+    Raises:
+        ProbeError: nothing found; says what was looked for and what is there.
+    """
+    if rollouts is not None and not rollouts.is_dir():
+        if rollouts.exists():
+            return Located(rollouts)
+        raise ProbeError(
+            f"--rollouts: expected a file or a folder, but {rollouts} does not exist",
+            "Check the path.",
+            code="ROLL013",
+        )
+    folders = [rollouts] if rollouts is not None else _around(checkpoint)
+    step = None if checkpoint is None else checkpoint_step(checkpoint)
+    candidates: list[Located] = []
+    if step is not None:
+        candidates += _candidates(folders, step + 1)
+    candidates += [Located(folder / name) for folder in folders for name in _OF_ANY_STEP]
+    candidates += [Located(path) for folder in folders for path in _only_log(folder, rollouts is not None)]
+    if step is not None:
+        candidates += _candidates(folders, step)
+    for candidate in candidates:
+        if candidate.path.is_file():
+            return candidate
+    raise _nothing(folders, step)
+
+
+def _around(checkpoint: Path | None) -> list[Path]:
+    if checkpoint is None:
+        return []
+    checkpoint = checkpoint.absolute()
+    return [checkpoint, checkpoint.parent] if checkpoint.is_dir() else [checkpoint.parent]
+
+
+def _candidates(folders: list[Path], step: int) -> list[Located]:
+    return [Located(folder / name.format(step=step), step) for folder in folders for name in _BY_STEP]
+
+
+def _only_log(folder: Path, asked_for: bool) -> list[Path]:
+    """The one log file of a folder of completions; of several none is taken, as any would be a guess."""
+    logs = _logs(folder / "completions")
+    if asked_for and not logs:
+        logs = _logs(folder)
+    dated = re.compile(r"(completions_)?\d+\.(parquet|jsonl)")
+    return logs if len(logs) == 1 and not dated.fullmatch(logs[0].name) else []
+
+
+def _logs(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.glob("*") if p.suffix in _SUFFIXES) if folder.is_dir() else []
+
+
+def _nothing(folders: list[Path], step: int | None) -> ProbeError:
+    steps = () if step is None else (step + 1, step)
+    names = [*(name.format(step=s) for s in steps for name in _BY_STEP[:3]), *_OF_ANY_STEP]
+    there = [str(p) for folder in folders for p in (*_logs(folder), *_logs(folder / "completions"))]
+    where = " and ".join(str(folder) for folder in folders) or "no folder"
+    of = "" if step is None else f" of step {step + 1} (sampled from the weights of checkpoint {step})"
+    return ProbeError(
+        f"expected rollouts{of} in {where}, found none that fit; looked for {', '.join(names)}"
+        + (f"; there are {', '.join(there[:8])}" if there else ""),
+        "Say where the rollouts lie, or sample some here from prompts and a reward function.",
+        code="ROLL017",
+        commands=(
+            "probe-tui CHECKPOINT --rollouts PATH",
+            "probe-tui CHECKPOINT --prompts prompts.jsonl --reward PKG.MOD:FUNC",
+        ),
+        evidence={"looked_in": [str(folder) for folder in folders], "files": there[:50]},
+    )

@@ -1,0 +1,72 @@
+"""Files to numbered records: JSON Lines and parquet. A row that can't be decoded is named, no more."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from probe_engine.errors import ProbeError
+from probe_engine.sources.rollouts.record import BadRow
+
+PARQUET_MAGIC = b"PAR1"
+Numbered = tuple[int, dict[str, Any]]
+
+
+def is_parquet(path: Path) -> bool:
+    """By content, whatever the name."""
+    with path.open("rb") as file:
+        return file.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC
+
+
+def json_lines(path: Path) -> Iterator[Numbered | BadRow]:
+    """Records of a JSON Lines file, numbered by line from 1; blank lines are no rows."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            content = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+            if content.strip():
+                yield _json_object(content, number)
+
+
+def parquet_rows(path: Path) -> Iterator[Numbered | BadRow]:
+    """Records of a parquet table, numbered by row from 1.
+
+    Raises:
+        ProbeError: the file is cut or corrupt.
+    """
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ProbeError(
+            f"{path}: expected a parquet file, got one that can't be read: {_one_line(error)}",
+            "Copy the file again.",
+            code="ROLL013",
+        ) from error
+    for row in range(table.num_rows):
+        try:
+            yield row + 1, {name: table[name][row].as_py() for name in table.column_names}
+        except (pa.ArrowException, ValueError, KeyError, OverflowError) as error:
+            yield BadRow(row + 1, _one_line(error))
+
+
+def _json_object(line: bytes, number: int) -> Numbered | BadRow:
+    try:
+        record = json.loads(line.decode())
+    except UnicodeDecodeError as error:
+        return BadRow(number, f"not UTF-8: byte 0x{line[error.start]:02x} at position {error.start}")
+    except RecursionError:
+        return BadRow(number, "not valid JSON: nested too deeply")
+    except ValueError as error:
+        return BadRow(number, f"not valid JSON: {_one_line(error)}")
+    if not isinstance(record, dict):
+        return BadRow(number, f"expected a JSON object, got {type(record).__name__}")
+    return number, record
+
+
+def _one_line(error: Exception, width: int = 200) -> str:
+    return ascii(str(error).partition("\n")[0])[1:-1][:width]

@@ -1,0 +1,97 @@
+"""Estimate: δH₁ with its standard errors, from the measured dot products."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from probe_engine.checks import statistics as checks
+from probe_engine.errors import ProbeError
+from probe_engine.estimators.baselines import covariance
+from probe_engine.estimators.histogram import histogram
+from probe_engine.estimators.split import split_estimate
+from probe_engine.estimators.ustatistics import row_means, u_statistic, v_statistic
+from probe_engine.events import EstimateEvent, FindingEvent, HistogramEvent, Part, Units
+from probe_engine.report import Baselines, Estimates, Histogram, Histograms, Influence
+from probe_engine.stages import Stage
+from probe_engine.stages.measure import Measured
+from probe_engine.stages.rows import completed
+from probe_engine.types import Policy, Role
+
+
+def learning_rate(policy: Policy) -> float:
+    """η.
+
+    Raises:
+        ProbeError: neither the checkpoint nor the options say what it is.
+    """
+    if policy.optimizer.lr is None:
+        raise ProbeError(
+            "no learning rate: the checkpoint holds no optimizer state that says it",
+            "say which learning rate the next step has",
+            code="OPT001",
+            commands=("probe-tui CHECKPOINT --lr 1e-6",),
+        )
+    return policy.optimizer.lr
+
+
+def estimate(eta: float, measured: Measured) -> Stage[Estimates]:
+    """U- and V-statistic, split estimate, baselines, influence matrix, histograms."""
+    scalars = measured.scalars
+    count = len(scalars)
+    diagonal = _tensor([u.x_dot_py for u in scalars])
+    x_dots = _tensor([sum(u.x_dot_sum_py.values()) for u in scalars])
+    y_dots = _tensor([sum(u.py_dot_sum_x.values()) for u in scalars])
+    sizes: dict[Role, int] = {"E": 0, "U": 0}
+    for u in scalars:
+        sizes[u.role] += 1
+    # s_n = X_n·μ_Y for E, t_m = μ_X·P Y_m for U (11), (12).
+    s = {u.id: u.x_dot_sum_py["U"] / sizes["U"] for u in scalars if u.role == "E" and sizes["U"]}
+    t = {u.id: u.py_dot_sum_x["E"] / sizes["E"] for u in scalars if u.role == "U"}
+    r: dict[str, float] = {}
+    if count >= 2:
+        r = dict(zip((u.id for u in scalars), row_means(diagonal, x_dots, y_dots).tolist(), strict=True))
+
+    rows = tuple(
+        completed(row, eta=eta, s=s.get(row.id), t=t.get(row.id), r=r.get(row.id)) for row in measured.rows
+    )
+    yield Units(rows=list(rows))
+
+    estimates = Estimates(
+        u_statistic=u_statistic(_tensor(r.values()), eta, measured.pairs) if r else None,
+        v_statistic=v_statistic(diagonal, x_dots, y_dots, eta),
+        split=split_estimate(_tensor(s.values()), _tensor(t.values()), eta) if s and t else None,
+        baselines=Baselines(covariance=_covariance(measured), discriminant=None),
+    )
+    yield EstimateEvent(estimates=estimates)
+    yield HistogramEvent(
+        histograms=Histograms(
+            s=_histogram(row.contribution_s for row in rows), r=_histogram(row.contribution_r for row in rows)
+        )
+    )
+    if measured.pairs is not None:
+        yield Part(influence=Influence(ids=[u.id for u in scalars], K=(eta * measured.pairs).tolist()))
+    if estimates.u_statistic is not None:
+        yield FindingEvent(finding=checks.interval(estimates.u_statistic))
+    return estimates
+
+
+def _covariance(measured: Measured) -> float:
+    """The covariance baseline over all response tokens of the batch (method.md §7)."""
+    log_probs = [t for unit in measured.log_probs for t in unit]
+    advantages = [a for objective in measured.objectives for a in objective.advantages.tolist()]
+    return covariance(
+        torch.cat(log_probs).double(),
+        torch.cat([torch.full((len(t),), a) for t, a in zip(log_probs, advantages, strict=True)]).double(),
+    )
+
+
+def _histogram(contributions: Iterable[float | None]) -> Histogram | None:
+    values = [v for v in contributions if v is not None]
+    return histogram(_tensor(values)) if values else None
+
+
+def _tensor(values: Iterable[float]) -> Tensor:
+    return torch.tensor(list(values), dtype=torch.float64)

@@ -1,0 +1,135 @@
+"""Flow: does gradient flow? One small group, link by link, before anything is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+import torch
+
+from probe_engine.checks import gradient as checks
+from probe_engine.errors import ProbeError
+from probe_engine.events import FindingEvent, Part
+from probe_engine.model import gradient_flow as look
+from probe_engine.model.preconditioner import Preconditioner, preconditioner
+from probe_engine.model.unit_gradients import UnitGradients, UnitObjective
+from probe_engine.report import Finding, GradientFlow, IdMatch
+from probe_engine.stages import Stage
+from probe_engine.types import Policy
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What the measurement needs to know."""
+
+    preconditioner: Preconditioner
+    panel: GradientFlow
+
+
+def flow(
+    policy: Policy,
+    units: Sequence[UnitObjective],
+    method: UnitGradients,
+    temperature: float,
+) -> Stage[Flow]:
+    """Checks the chain parameters → logits → S → L → gradients, and the ids of the buffers.
+
+    Raises:
+        ProbeError: no gradient arrives, so there is nothing to measure (exit code 1: the findings say why).
+    """
+    registry = policy.registry
+    panel = GradientFlow(
+        grad_context=str(look.grad_context(registry)),
+        logits_grad_fn=None,
+        s_grad_fn=None,
+        dl_ds_nonzero=False,
+        reaches_embeddings=False,
+        registry=len(registry),
+        x_non_none=0,
+        x_non_zero=0,
+        y_non_none=0,
+        y_non_zero=0,
+        matched=0,
+        missing=0,
+        stray=0,
+        fallbacks=0,
+        sum_x_norm=None,
+        sum_y_norm=None,
+        sum_py_norm=None,
+        stale_ratio=None,
+        mapping_correlation=None,
+    )
+
+    context = look.grad_context(registry)
+    yield from _say(checks.context(context))
+    if not context.healthy:
+        yield Part(gradient_flow=panel)
+        raise _stopped("gradients are off around this call")
+
+    chain = look.graph(policy.model, units[0], temperature)
+    panel = _with(
+        panel,
+        logits_grad_fn=chain.logits_grad_fn,
+        s_grad_fn=chain.s_grad_fn,
+        reaches_embeddings=bool(chain.embedding_gradient_norm),
+    )
+    yield from _say(checks.graph(chain, registry))
+    if chain.s_grad_fn is None or not torch.isfinite(chain.s).all():
+        yield Part(gradient_flow=panel)
+        raise _stopped(
+            "S has no graph"
+            if chain.s_grad_fn is None
+            else "S is not a finite number: the weights or the forward pass are broken"
+        )
+
+    # Groups whose advantages differ come first: the others have Y = 0 and show nothing of it.
+    informative = sorted(units, key=lambda unit: not bool(unit.advantages.any()))
+    seen = look.gradients(method, registry, informative)
+    p = preconditioner(registry, policy.optimizer)
+    py = p(seen.y)
+    match = _match(policy, set(py.ids))
+    panel = _with(
+        panel,
+        dl_ds_nonzero=seen.x_weights_nonzero and seen.y_weights_nonzero,
+        x_non_none=seen.x.non_none,
+        x_non_zero=seen.x.non_zero,
+        y_non_none=seen.y.non_none,
+        y_non_zero=seen.y.non_zero,
+        matched=match.matched,
+        missing=match.missing,
+        stray=match.stray,
+        fallbacks=len(p.fallbacks),
+        sum_x_norm=seen.x.norm(),
+        sum_y_norm=seen.y.norm(),
+        sum_py_norm=py.norm(),
+    )
+    yield from _say([checks.weights(seen), *checks.counts(seen, registry), checks.identity(match)])
+    yield Part(gradient_flow=panel)
+    if not seen.x.non_none or not seen.y.non_none:
+        raise _stopped("all gradients are None")
+    return Flow(p, panel)
+
+
+def _match(policy: Policy, buffer_ids: set[int]) -> IdMatch:
+    """Registry against the live model, and the μ_Y buffer against the registry: the worse of the two."""
+    registry = policy.registry.verify(policy.model)
+    buffer = IdMatch.count(buffer_ids, set(policy.registry.ids))
+    return max(registry, buffer, key=lambda m: m.missing + m.stray)
+
+
+def _with(panel: GradientFlow, **changes: object) -> GradientFlow:
+    return msgspec.structs.replace(panel, **changes)
+
+
+def _say(findings: Sequence[Finding]) -> Stage[None]:
+    for finding in findings:
+        yield FindingEvent(finding=finding)
+
+
+def _stopped(why: str) -> ProbeError:
+    return ProbeError(
+        f"gradient does not flow ({why}), so there is nothing to measure",
+        "mend the failed findings above, the first one first",
+        exit_code=1,
+    )

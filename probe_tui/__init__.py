@@ -1,0 +1,1 @@
+"""The front doors: command line, plain text, JSON. They read the engine's stream and compute nothing."""

@@ -1,0 +1,109 @@
+"""`probe-tui`: one command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from probe_engine import __version__
+from probe_engine.errors import INTERRUPTED, USAGE, ProbeError, UsageError
+from probe_engine.spec import resolve
+from probe_tui.options import with_spec_options
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command()
+@with_spec_options
+def command(
+    checkpoint: Annotated[
+        str | None, typer.Argument(help="checkpoint folder or file", show_default=False)
+    ] = None,
+    *,
+    json: Annotated[
+        bool, typer.Option("--json", help="the report on standard output, nothing else there")
+    ] = False,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="append-only text, for logs and screen readers")
+    ] = False,
+    doctor: Annotated[bool, typer.Option("--doctor", help="gradient-flow check only")] = False,
+    demo: Annotated[bool, typer.Option("--demo", help="on a demo checkpoint, made on first use")] = False,
+    explain: Annotated[
+        str | None, typer.Option("--explain", metavar="CODE", help="what a finding means", show_default=False)
+    ] = None,
+    list_checks: Annotated[bool, typer.Option("--list-checks", help="every finding, a line each")] = False,
+    json_schema: Annotated[bool, typer.Option("--json-schema", help="the JSON Schema of the report")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="more narration on standard error")] = False,
+    version: Annotated[bool, typer.Option("--version", help="the version")] = False,
+    **flags: Any,
+) -> None:
+    """Does gradient flow, and what will the next step do to the policy's entropy?
+
+    Exit codes: 0 done · 1 done, with a finding at or above --fail-on · 2 usage ·
+    3 checkpoint or rollouts unreadable · 4 the engine died · 130 interrupted.
+    """
+    from probe_tui import headless, pages
+
+    if version:
+        typer.echo(f"probe-tui {__version__}")
+    elif explain is not None:
+        typer.echo(pages.explain(explain))
+    elif list_checks:
+        typer.echo(pages.list_checks())
+    elif json_schema:
+        typer.echo(pages.json_schema())
+    else:
+        if demo:
+            if checkpoint is not None:
+                raise UsageError("--demo brings its own checkpoint: leave CHECKPOINT out")
+            checkpoint = str(headless.demo_checkpoint())
+        for name in ("select", "ignore"):
+            flags[name] = tuple(flags[name].split(",")) if flags[name] else None
+        flags = {name: value for name, value in flags.items() if value is not False}
+        resolved = resolve({"checkpoint": checkpoint, **flags}, os.environ, Path.cwd())
+        if resolved.spec.checkpoint is None:
+            raise UsageError(
+                "expected a CHECKPOINT, got none",
+                "probe-tui path/to/checkpoint-200, or probe-tui --demo",
+            )
+        if not (json or plain or doctor):
+            typer.echo("probe-tui: no screen here, plain text follows", err=True)
+        raise typer.Exit(
+            headless.run(resolved, as_json=json, until="flow" if doctor else "verdict", verbose=verbose)
+        )
+
+
+def main() -> None:
+    """Console entry: no traceback reaches a user."""
+    for stream in (sys.stdout, sys.stderr):
+        # Symbols of the report (δ, ✓) must not break a terminal that speaks another encoding.
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    try:
+        app(standalone_mode=True)
+    except ProbeError as error:
+        _say(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("probe-tui: interrupted\n")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # The reader left (`| head`): nobody to tell. Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def _say(error: ProbeError) -> None:
+    prefix = "usage: " if error.exit_code == USAGE else ""
+    sys.stderr.write(f"probe-tui: {prefix}{error.message}\n")
+    if error.remedy:
+        sys.stderr.write(f"  remedy: {error.remedy}\n")
+    for line in error.commands:
+        sys.stderr.write(f"    {line}\n")

@@ -1,0 +1,44 @@
+"""Pages that need no run: findings explained, the list of checks, the report's schema."""
+
+from __future__ import annotations
+
+import textwrap
+
+import msgspec
+
+from probe_engine.catalogue import ENTRIES
+from probe_engine.errors import UsageError
+from probe_engine.report import json_schema as report_schema
+
+WIDTH = 88
+
+
+def explain(code: str) -> str:
+    """What a finding means and how to mend it.
+
+    Raises:
+        UsageError: no such code.
+    """
+    entry = ENTRIES.get(code.upper())
+    if entry is None:
+        raise UsageError(f"no finding has the code {code!r}", "probe-tui --list-checks lists them")
+    parts = [
+        f"{entry.code}  {entry.title}",
+        textwrap.fill(entry.meaning, WIDTH),
+        textwrap.fill(f"Remedy: {entry.remedy}", WIDTH),
+    ]
+    if entry.commands:
+        parts.append("\n".join(f"  {line}" for line in entry.commands))
+    if entry.reference:
+        parts.append(f"See {entry.reference}")
+    return "\n\n".join(parts)
+
+
+def list_checks() -> str:
+    """Every finding, a line each."""
+    return "\n".join(f"{e.code}  {e.title}" for e in ENTRIES.values())
+
+
+def json_schema() -> str:
+    """The JSON Schema of `report.json`."""
+    return msgspec.json.format(msgspec.json.encode(report_schema()), indent=2).decode()

@@ -1,0 +1,269 @@
+"""`--plain`: the stream as append-only text."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+from probe_engine.events import (
+    AnyEvent,
+    EstimateEvent,
+    Failed,
+    FindingEvent,
+    Finished,
+    Hello,
+    Part,
+    Progress,
+    StageFinished,
+    StageStarted,
+    Units,
+)
+from probe_engine.report import (
+    CheckpointInfo,
+    Estimates,
+    Finding,
+    GradientFlow,
+    RealizedRow,
+    RolloutsInfo,
+    UnitRow,
+    Verdict,
+)
+
+MARKS = {"ok": "✓", "info": "i", "warn": "!", "fail": "✗", "crash": "✗", "skip": "·"}
+PROGRESS_EVERY = 2.0
+"""Seconds between progress lines."""
+TOP_PROMPTS = 5
+
+
+class Plain:
+    """A reader of the stream: lines to `out`, progress to `narration`.
+
+    Args:
+        out: where results go.
+        narration: where progress goes.
+        verbose: also the findings that are fine.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        out: TextIO,
+        narration: TextIO,
+        *,
+        verbose: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._out = out
+        self._narration = narration
+        self._verbose = verbose
+        self._clock = clock
+        self._stage_began = 0.0
+        self._last_progress = 0.0
+        self._counts: dict[str, int] = {}
+        self._units: dict[str, UnitRow] = {}
+        self._realized: list[RealizedRow] = []
+
+    def __call__(self, event: AnyEvent) -> None:
+        """Writes what there is to say of one event."""
+        match event:
+            case Hello():
+                e = event.environment
+                self._say(
+                    f"probe-tui {event.tool.version} · torch {e.torch} · transformers {e.transformers} · "
+                    f"peft {e.peft} · {e.device} {e.dtype}, {e.threads} threads · seed {event.seed}"
+                )
+            case StageStarted():
+                self._stage_began = self._last_progress = self._clock()
+                self._say(f"\n▶ {event.stage}")
+            case StageFinished():
+                self._say(f"  {event.stage} took {event.seconds:.1f} s")
+            case Progress():
+                self._progress(event)
+            case FindingEvent():
+                self._finding(event.finding)
+            case Units():
+                self._units |= {row.id: row for row in event.rows}
+            case EstimateEvent():
+                self._lines(estimate_lines(event.estimates))
+                self._lines(prompt_lines(list(self._units.values())))
+            case Part():
+                self._part(event)
+            case Failed():
+                self._say(f"\n✗ stopped: {event.message}")
+                if event.remedy:
+                    self._say(f"  remedy: {event.remedy}")
+                self._summary(event.run.folder)
+            case Finished():
+                self._summary(event.run.folder)
+            case _:
+                pass
+
+    def _part(self, part: Part) -> None:
+        if part.checkpoint is not None:
+            self._lines(checkpoint_lines(part.checkpoint))
+        if part.rollouts is not None:
+            self._lines(rollout_lines(part.rollouts))
+        if part.gradient_flow is not None:
+            self._lines(flow_lines(part.gradient_flow))
+        if part.realized is not None:
+            self._lines(realized_lines([r for r in part.realized if r not in self._realized]))
+            self._realized = part.realized
+        if part.verdict is not None:
+            self._lines(verdict_lines(part.verdict))
+
+    def _finding(self, found: Finding) -> None:
+        self._counts[found.status] = self._counts.get(found.status, 0) + 1
+        if found.status in ("ok", "skip") and not self._verbose:
+            return
+        self._lines(finding_lines(found))
+
+    def _progress(self, event: Progress) -> None:
+        now = self._clock()
+        if now - self._last_progress < PROGRESS_EVERY:
+            return
+        self._last_progress = now
+        rate = event.done / max(now - self._stage_began, 1e-9)
+        left = (event.total - event.done) / rate if rate else 0.0
+        self._narration.write(
+            f"  … {event.stage}: {event.done:,} of {event.total:,} {event.unit}, "
+            f"{rate:,.0f} {event.unit}/s, {left:.0f} s left\n"
+        )
+        self._narration.flush()
+
+    def _summary(self, folder: str | None) -> None:
+        counted = ", ".join(f"{self._counts[s]} {s}" for s in MARKS if s in self._counts)
+        self._say(f"\nfindings: {counted or 'none'}")
+        if folder:
+            self._say(f"run folder: {folder}")
+
+    def _lines(self, lines: list[str]) -> None:
+        for line in lines:
+            self._say(line)
+
+    def _say(self, line: str) -> None:
+        self._out.write(line + "\n")
+        self._out.flush()
+
+
+def finding_lines(found: Finding) -> list[str]:
+    """Glyph, word, code, message; the remedy under what is not fine."""
+    lines = [f"  {MARKS[found.status]} {found.status:<5} {found.code} {found.title}: {found.message}"]
+    if found.remedy.text:
+        lines.append(f"          remedy: {found.remedy.text}")
+    lines += [f"            $ {command}" for command in found.remedy.commands]
+    return lines
+
+
+def checkpoint_lines(info: CheckpointInfo) -> list[str]:
+    """What was loaded."""
+    o = info.optimizer
+    base = f", base {info.base}" if info.base else ""
+    return [
+        f"  {info.path} · {info.format} {info.kind}, step {_or_unknown(info.step)}{base}",
+        f"  {info.trainable_tensors} trainable tensors, {info.trainable_parameters:,} parameters",
+        f"  {o.class_ or 'no optimizer'} lr {_number(o.lr)} ({o.lr_origin}), betas "
+        f"{o.betas[0]:g} {o.betas[1]:g}, step {_number(o.step)}; "
+        f"state for {o.matched} of {info.trainable_tensors}, by {o.mapped_by or 'nothing'}",
+    ]
+
+
+def rollout_lines(info: RolloutsInfo) -> list[str]:
+    """What was read."""
+    return [
+        f"  {info.path} · {info.format}, step {_or_unknown(info.step)}",
+        f"  {info.prompts} prompts, {info.responses} responses, "
+        f"{info.tokens:,} response tokens (from {info.tokens_from})",
+        f"  advantages: {info.advantages_from}; loss type {info.loss_type}; "
+        f"L_max {info.max_completion_length} ({info.max_completion_length_origin})",
+    ]
+
+
+def flow_lines(panel: GradientFlow) -> list[str]:
+    """The gradient-flow panel."""
+    n = panel.registry
+    return [
+        f"  grad context        {panel.grad_context}",
+        f"  logits grad_fn      {panel.logits_grad_fn or 'none'}",
+        f"  S grad_fn           {panel.s_grad_fn or 'none'}",
+        f"  ∂L/∂S non-zero      {'yes' if panel.dl_ds_nonzero else 'no'}",
+        f"  reaches embeddings  {'yes' if panel.reaches_embeddings else 'no'}",
+        f"  X                   {panel.x_non_none}/{n} non-None, {panel.x_non_zero} non-zero",
+        f"  Y                   {panel.y_non_none}/{n} non-None, {panel.y_non_zero} non-zero",
+        f"  registry / μ_Y ids  {panel.matched} matched, {panel.missing} missing, {panel.stray} stray",
+        f"  P falls back        {panel.fallbacks} of {n}",
+        f"  ‖ΣX‖ ‖ΣY‖ ‖ΣPY‖     {_number(panel.sum_x_norm)}  {_number(panel.sum_y_norm)}  "
+        f"{_number(panel.sum_py_norm)}",
+    ]
+
+
+def estimate_lines(estimates: Estimates) -> list[str]:
+    """δH₁, each estimate with its error."""
+    lines = ["  predicted change of entropy, δH₁ (negative: entropy falls)"]
+    if (u := estimates.u_statistic) is not None:
+        lines.append(
+            f"    U-statistic  {_number(u.delta_h1)} ± {_number(u.se_jackknife)} (jackknife; plug-in "
+            f"{_number(u.se_plugin)}), 95% {_interval(u.ci95)}, B = {u.B}"
+        )
+    if (s := estimates.split) is not None:
+        lines.append(
+            f"    split E/U    {_number(s.delta_h1)} ± {_number(s.se)} "
+            f"(given U {_number(s.se_conditional)}), 95% {_interval(s.ci95)}, B_E = {s.B_E}, B_U = {s.B_U}"
+        )
+    if (v := estimates.v_statistic) is not None:
+        lines.append(f"    V-statistic  {_number(v.delta_h1)} ± {_number(v.se)}, 95% {_interval(v.ci95)}")
+    if (b := estimates.baselines) is not None:
+        lines.append(
+            f"    covariance baseline {_number(b.covariance)} (its scale is arbitrary: compare the sign)"
+        )
+    return lines
+
+
+def prompt_lines(units: list[UnitRow]) -> list[str]:
+    """The prompts that move entropy most, by their share of the U-statistic."""
+    known = [(u.contribution_r, u) for u in units if u.contribution_r is not None]
+    total = sum(c for c, _ in known)
+    if not known or not total:
+        return []
+    known.sort(key=lambda pair: -abs(pair[0]))
+    lines = [f"  prompts that move it most (−η·r_n, share of their sum; {len(known)} in all)"]
+    for contribution, unit in known[:TOP_PROMPTS]:
+        text = " ".join(unit.prompt.split())
+        lines.append(
+            f"    {_number(contribution):>10}  {contribution / total:>6.1%}  {unit.id}  "
+            f"reward {_number(unit.reward_mean)}  {text[:60]!r}"
+        )
+    return lines
+
+
+def realized_lines(rows: list[RealizedRow]) -> list[str]:
+    """ΔĤ beside its prediction."""
+    lines = []
+    for row in rows:
+        name = f"{row.pairing.replace('_', '-')}, {row.estimator}"
+        lines.append(
+            f"    {name:<22} ΔĤ {_number(row.delta_h)} ± {_number(row.se)}, "
+            f"predicted {_number(row.predicted)}, ESS {_number(row.ess)} of {row.N}, k̂ {_number(row.khat)}"
+        )
+    return (["  measured change, after the preconditioned step on a copy", *lines]) if lines else []
+
+
+def verdict_lines(verdict: Verdict) -> list[str]:
+    """The verdict and its reason."""
+    row = verdict.row
+    return [
+        f"  VERDICT {verdict.status} ({row.step} step, {row.pairing.replace('_', '-')}, {row.estimator})",
+        f"  {verdict.reason}",
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "—" if value is None else f"{value:.3g}"
+
+
+def _interval(bounds: tuple[float | None, float | None] | None) -> str:
+    return "unknown" if bounds is None else f"[{_number(bounds[0])}, {_number(bounds[1])}]"
+
+
+def _or_unknown(value: int | None) -> str:
+    return "unknown" if value is None else str(value)
