@@ -30,7 +30,7 @@ from probe_engine.report import Finding, Report, RunInfo, Tool, finding
 from probe_engine.sources.run_folder import RunFolder
 from probe_engine.spec import Resolved, RunSpec
 from probe_engine.stages import Stage
-from probe_engine.stages.adopt import LiveObjects, adopt
+from probe_engine.stages.adopt import LiveObjects, adopt, small_batch
 from probe_engine.stages.estimate import estimate, learning_rate
 from probe_engine.stages.flow import flow
 from probe_engine.stages.judge import judge
@@ -38,6 +38,7 @@ from probe_engine.stages.load import load
 from probe_engine.stages.measure import measure
 from probe_engine.stages.realize import realize
 from probe_engine.stages.rollouts import live_rollouts, rollouts
+from probe_engine.types import Batch, Policy
 
 T = TypeVar("T")
 Sink = Callable[[AnyEvent], None]
@@ -51,9 +52,7 @@ def probe_run(resolved: Resolved, until: Until, live: LiveObjects | None = None)
     spec = resolved.spec
     yield _hello(resolved)
     policy = yield from _timed("load", load(spec) if live is None else adopt(spec, live))
-    batch = yield from _timed(
-        "rollouts", rollouts(spec, policy) if live is None else live_rollouts(spec, policy, live.batch)
-    )
+    batch = yield from _timed("rollouts", _batch(spec, policy, until, live))
     units = objectives(batch)
     method = unit_gradients(
         spec.method,
@@ -74,6 +73,14 @@ def probe_run(resolved: Resolved, until: Until, live: LiveObjects | None = None)
         estimates = yield from _timed("estimate", estimate(eta, measured))
         realized = yield from _timed("realize", realize(policy, method, eta, measured, estimates))
         yield from _timed("judge", judge(eta, measured, estimates, realized))
+
+
+def _batch(spec: RunSpec, policy: Policy, until: Until, live: LiveObjects | None) -> Stage[Batch]:
+    if live is None:
+        return (yield from rollouts(spec, policy))
+    if live.batch is None and until == "flow":
+        return (yield from small_batch(policy, spec))
+    return (yield from live_rollouts(spec, policy, live.batch))
 
 
 def execute(

@@ -56,8 +56,8 @@ def finite_weights(named: Iterable[tuple[str, Tensor]]) -> Finding:
     return finding(
         "CKPT006",
         "fail",
-        f"expected finite weights, found NaN or infinity in {len(broken)} of {count} tensors ({shown(broken)}): "
-        "log-probabilities and gradients are no numbers",
+        f"expected finite weights, found NaN or infinity in {len(broken)} of {count} tensors "
+        f"({shown(broken)}): log-probabilities and gradients are no numbers",
         value=len(broken),
         threshold=0,
         evidence={"parameters": broken[:20]},

@@ -99,8 +99,8 @@ def steps(state: OptimizerState, stepless: Sequence[str]) -> Finding:
         return finding(
             "OPT006",
             "warn",
-            f"expected a step of 1 or more, found 0 or none for {len(stepless)} parameters ({shown(stepless)}): "
-            "v̂ = v/(1 − β₂^step) does not exist there, so they fall back to P = 1",
+            f"expected a step of 1 or more, found 0 or none for {len(stepless)} parameters "
+            f"({shown(stepless)}): v̂ = v/(1 − β₂^step) does not exist there, so they fall back to P = 1",
             value=len(stepless),
             threshold=0,
             evidence={"parameters": list(stepless[:20])},
@@ -129,8 +129,8 @@ def learning_rate(state: OptimizerState) -> Finding:
     return finding(
         "OPT007",
         "warn",
-        f"expected a learning rate above 0, found 0 in {state.lr_origin}: the next step is no step, and every "
-        "entropy change is 0",
+        f"expected a learning rate above 0, found 0 in {state.lr_origin}: the next step is no step, and "
+        "every entropy change is 0",
         value=0.0,
         threshold=0.0,
     )

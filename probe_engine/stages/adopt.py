@@ -8,12 +8,73 @@ from typing import Any
 import torch
 from torch import nn
 
+from probe_engine.checks.checkpoint import finite_weights
+from probe_engine.checks.optimizer import modelled_step, optimizer_findings, optimizer_info
+from probe_engine.errors import ProbeError
+from probe_engine.events import FindingEvent, Part
+from probe_engine.registry import ParameterRegistry, unwrapped
+from probe_engine.report import CheckpointInfo, finding
+from probe_engine.sources.checkpoints.adam_state import AdamReading, Hyperparameters, refused
+from probe_engine.sources.checkpoints.live import read_optimizer
+from probe_engine.spec import RunSpec
+from probe_engine.stages import Stage
+from probe_engine.types import Batch, Group, Policy, Response, Unit
+
 
 @dataclass(frozen=True)
 class LiveObjects:
     """What a training script hands over."""
 
     model: nn.Module
-    optimizer: torch.optim.Optimizer | None
-    batch: Any
+    optimizer: torch.optim.Optimizer | None = None
+    batch: Any = None
     tokenizer: Any = None
+
+
+def adopt(spec: RunSpec, live: LiveObjects) -> Stage[Policy]:
+    """A policy of live objects; nothing is copied and nothing is changed."""
+    model = unwrapped(live.model)
+    registry = ParameterRegistry.of(model).trainable
+    reading = _reading(spec, live, registry)
+    yield FindingEvent(finding=finite_weights(model.named_parameters()))
+    for found in optimizer_findings(reading, registry):
+        yield FindingEvent(finding=found)
+    yield FindingEvent(finding=modelled_step(model, {}, reading.learning_rates, spec.policy_temperature))
+    yield Part(
+        checkpoint=CheckpointInfo(
+            path="live objects",
+            format="live",
+            kind="peft" if len(ParameterRegistry.of(model).lora) else "full",
+            step=None if reading.state.step is None else int(reading.state.step),
+            base=None,
+            trainable_tensors=len(registry),
+            trainable_parameters=registry.numel,
+            optimizer=optimizer_info(registry, reading.state),
+        )
+    )
+    return Policy(model, registry, live.tokenizer, reading.state)
+
+
+def small_batch(policy: Policy, spec: RunSpec) -> Stage[Batch]:
+    """Two prompts of random tokens with three responses each: enough to see whether gradient flows."""
+    yield FindingEvent(finding=finding("ROLL005", "skip", "no batch was handed over: random tokens stand in"))
+    generator = torch.Generator().manual_seed(spec.seed)
+    embeddings = policy.model.get_input_embeddings()  # type: ignore[operator]
+    vocabulary = embeddings.weight.shape[0]
+
+    def tokens(length: int) -> tuple[int, ...]:
+        return tuple(torch.randint(vocabulary, (length,), generator=generator).tolist())
+
+    units = []
+    for index, role in enumerate(("E", "U")):
+        responses = tuple(Response(tokens(5 + g), "", advantage=float(g - 1)) for g in range(3))
+        group = Group(f"random-{index}", "random tokens", tokens(4), responses)
+        units.append(Unit(group.id, "E" if role == "E" else "U", (group,)))
+    return Batch(tuple(units), 7, "longest response", spec.weighting, spec.loss_type or "dr_grpo")
+
+
+def _reading(spec: RunSpec, live: LiveObjects, registry: ParameterRegistry) -> AdamReading:
+    if live.optimizer is None:
+        absent = ProbeError("expected the optimizer, none was handed over: every P falls back to 1", code="OPT001")
+        return refused(absent, Hyperparameters.of([], "optimizer", spec.lr, {}))
+    return read_optimizer(live.optimizer, registry, spec.lr)

@@ -110,10 +110,10 @@ def reading_of(
     invalid, stepless = [], []
     # Some implementations (apex) keep one step for a whole group.
     group_step = next((s for g in groups if (s := _number(g.get("step"))) is not None), None)
-    for name, state in states.items():
-        step = _number(state.get("step"))
+    for name, kept in states.items():
+        step = _number(kept.get("step"))
         step = group_step if step is None else step
-        exp_avg, exp_avg_sq = state["exp_avg"], state["exp_avg_sq"]
+        exp_avg, exp_avg_sq = kept["exp_avg"], kept["exp_avg_sq"]
         if not (_finite(exp_avg) and _finite(exp_avg_sq)) or bool((exp_avg_sq < 0).any()):
             invalid.append(name)
         elif step is None or step < 1:
@@ -170,7 +170,8 @@ def refuse_other_families(states: Iterable[Mapping[str, Any]], source: str) -> N
     keys = {key for state in states for key in state if isinstance(key, str)}
     if not keys:
         raise ProbeError(
-            f"{source}: expected Adam's moments, found no state: the optimizer has taken no step, or keeps none",
+            f"{source}: expected Adam's moments, found no state: the optimizer has taken no "
+            "step, or keeps none",
             code="OPT001",
         )
     family = next((name for key, name in _MARKS_OF_OTHERS.items() if key in keys), "")

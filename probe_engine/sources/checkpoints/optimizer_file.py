@@ -157,8 +157,8 @@ def _named(
     wrong = misfits(by_name, registry)
     if wrong:
         raise _misfit(
-            f"{source}: expected moments of the parameters' shapes, found {len(wrong)} of {len(by_name)} that "
-            f"differ ({shown(wrong)}): this state belongs to another model or order",
+            f"{source}: expected moments of the parameters' shapes, found {len(wrong)} of {len(by_name)} "
+            f"that differ ({shown(wrong)}): this state belongs to another model or order",
             names=wrong,
         )
     return by_name, mapped_by

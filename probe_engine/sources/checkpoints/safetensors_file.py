@@ -64,7 +64,8 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     """
     check_safetensors(path)
     with library_call(lambda words: _broken(path, f"expected a safetensors file ({words})")):
-        return load_file(path)
+        tensors: dict[str, Tensor] = load_file(path)
+        return tensors
 
 
 def _data_bytes(path: Path, header: dict[str, Any]) -> int:

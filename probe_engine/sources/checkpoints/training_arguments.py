@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeGuard
 
 from probe_engine.sources.checkpoints.names import writable
 from probe_engine.sources.checkpoints.static_pickle import Opaque, pickled, read_pickles
@@ -43,16 +44,17 @@ def read_training_arguments(folder: Path) -> TrainingArguments:
 
 
 def _scalars(attributes: Mapping[str, object]) -> dict[str, Scalar]:
-    scalars = {}
-    for name, value in attributes.items():
-        if isinstance(value, Opaque) and value.state is None and len(value.args) == 1:
-            value = value.args[0]  # an enumeration's member is pickled as class(value)
+    scalars: dict[str, Scalar] = {}
+    for name, attribute in attributes.items():
+        value = attribute
+        if isinstance(attribute, Opaque) and attribute.state is None and len(attribute.args) == 1:
+            value = attribute.args[0]  # an enumeration's member is pickled as class(value)
         if _is_plain(name) and _is_plain(value):
             scalars[name] = value
-    return scalars  # type: ignore[return-value]  # _is_plain has checked each value
+    return scalars
 
 
-def _is_plain(value: object) -> bool:
+def _is_plain(value: object) -> TypeGuard[Scalar]:
     match value:
         case bool() | float() | None:
             return True

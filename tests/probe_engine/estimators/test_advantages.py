@@ -28,8 +28,8 @@ def test_same_as_trl(rewards, scale):
     torch.testing.assert_close(
         torch.tensor(advantages(rewards, scale), dtype=torch.float64),
         as_trl_does(rewards, scale),
-        rtol=1e-9,
-        atol=1e-9,
+        rtol=1e-6,  # trl divides counts in float32
+        atol=1e-6,
     )
 
 
