@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from probe_engine.report import Finding, finding
-from probe_engine.sources.checkpoints.names import shown
+from probe_engine.sources.checkpoints.names import listed, shown
 from probe_engine.sources.checkpoints.step import Step
 from probe_engine.sources.checkpoints.tokenizer import FoundTokenizer
 from probe_engine.sources.checkpoints.training_arguments import FILE_NAME, TrainingArguments
@@ -39,7 +39,7 @@ def keys_with_a_place(unexpected: Sequence[str], tensors: int) -> Finding:
         f"({shown(unexpected)}): the files are of another model, or of one with more parts",
         value=len(unexpected),
         threshold=0,
-        evidence={"unexpected": list(unexpected[:20])},
+        evidence={"unexpected": listed(unexpected)},
     )
 
 
@@ -60,7 +60,7 @@ def finite_weights(named: Iterable[tuple[str, Tensor]]) -> Finding:
         f"({shown(broken)}): log-probabilities and gradients are no numbers",
         value=len(broken),
         threshold=0,
-        evidence={"parameters": broken[:20]},
+        evidence={"parameters": listed(broken)},
     )
 
 

@@ -11,7 +11,7 @@ from probe_engine.errors import ProbeError
 from probe_engine.registry import ParameterRegistry
 from probe_engine.report import Finding, OptimizerInfo, finding
 from probe_engine.sources.checkpoints.adam_state import AdamReading
-from probe_engine.sources.checkpoints.names import shown
+from probe_engine.sources.checkpoints.names import listed, shown
 from probe_engine.types import OptimizerState, Scalar
 
 MODELLED_LOSSES = ("dr_grpo", "grpo", "dapo", "bnpo")
@@ -74,7 +74,7 @@ def parameters_with_state(
         f"{line}, and 1 is no scale beside 1/√v̂",
         value=len(missing),
         threshold=0,
-        evidence={"parameters": new[:20], "strays": list(strays[:20])},
+        evidence={"parameters": listed(new), "strays": listed(strays)},
     )
 
 
@@ -89,7 +89,7 @@ def valid_moments(invalid: Sequence[str]) -> Finding:
         f"({shown(invalid)}): √v̂ is no number there, so they fall back to P = 1",
         value=len(invalid),
         threshold=0,
-        evidence={"parameters": list(invalid[:20])},
+        evidence={"parameters": listed(invalid)},
     )
 
 
@@ -103,7 +103,7 @@ def steps(state: OptimizerState, stepless: Sequence[str]) -> Finding:
             f"({shown(stepless)}): v̂ = v/(1 − β₂^step) does not exist there, so they fall back to P = 1",
             value=len(stepless),
             threshold=0,
-            evidence={"parameters": list(stepless[:20])},
+            evidence={"parameters": listed(stepless)},
         )
     found = sorted({moments.step for moments in state.moments.values()})
     if len(found) > 1:
@@ -115,7 +115,7 @@ def steps(state: OptimizerState, stepless: Sequence[str]) -> Finding:
             "behind): they joined later or skipped updates; each v̂ uses its own step",
             value=found[0],
             threshold=found[-1],
-            evidence={"parameters": behind[:20]},
+            evidence={"parameters": listed(behind)},
         )
     return finding("OPT006", "ok", f"step {found[0]:g}" if found else "no state", value=state.step)
 

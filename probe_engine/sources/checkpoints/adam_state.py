@@ -12,7 +12,7 @@ from torch import Tensor
 
 from probe_engine.errors import ProbeError
 from probe_engine.registry import ParameterRegistry
-from probe_engine.sources.checkpoints.names import shown
+from probe_engine.sources.checkpoints.names import listed, shown
 from probe_engine.types import AdamMoments, OptimizerState, Scalar
 
 _MARKS_OF_OTHERS = {
@@ -182,7 +182,7 @@ def refuse_other_families(states: Iterable[Mapping[str, Any]], source: str) -> N
             f"{source}: expected Adam's exp_avg and exp_avg_sq, found {shown(sorted(keys), 6)}: the state of "
             f"{family}. Nothing is substituted, so every parameter falls back to P = 1",
             code="OPT002",
-            evidence={"keys": sorted(keys)[:20], "family": family},
+            evidence={"keys": listed(sorted(keys)), "family": family},
         )
 
 

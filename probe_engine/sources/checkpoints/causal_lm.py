@@ -16,7 +16,7 @@ from probe_engine.errors import ProbeError
 from probe_engine.sources.checkpoints.json_file import read_object
 from probe_engine.sources.checkpoints.layout import MODEL_CONFIG
 from probe_engine.sources.checkpoints.library import library_call
-from probe_engine.sources.checkpoints.names import shown
+from probe_engine.sources.checkpoints.names import listed, shown
 
 _NAMES_CODE = ("auto_map", "custom_pipelines")
 _NAMES_KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementation")
@@ -73,6 +73,9 @@ def build_causal_lm(
         parsed = CONFIG_MAPPING[model_type].from_dict(plain)
         if type(parsed) not in MODEL_FOR_CAUSAL_LM_MAPPING:
             raise _not_a_model(source, f"found model_type {model_type!r}, which is none")
+        layers = getattr(parsed, "num_hidden_layers", 0)
+        if layers > len(state):  # building more than the files could fill may take forever
+            raise _not_a_model(source, f"found {layers} layers for {len(state)} tensors")
         with torch.random.fork_rng(devices=[]):
             model, keys = MODEL_FOR_CAUSAL_LM_MAPPING[type(parsed)].from_pretrained(
                 None,
@@ -127,7 +130,11 @@ def _require_all_keys(source: str, keys: Mapping[str, Any]) -> None:
             f"{source}: expected the keys of the model that its configuration describes, found "
             f"{', '.join(parts)}: such weights would be random, and every number about another model",
             code="CKPT005",
-            evidence={"missing": missing[:20], "mismatched": mismatched[:20], "unexpected": unexpected[:20]},
+            evidence={
+                "missing": listed(missing),
+                "mismatched": listed(mismatched),
+                "unexpected": listed(unexpected),
+            },
         )
 
 

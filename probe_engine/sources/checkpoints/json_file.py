@@ -37,8 +37,8 @@ def parse_object(data: bytes) -> dict[str, Any]:
     except RecursionError as error:
         raise ValueError("expected a JSON object, found brackets nested without end") from error
     if not isinstance(value, dict):
-        # noqa below: it is the file's content that is wrong, not an argument's type.
-        raise ValueError(f"expected a JSON object, found {type(value).__name__}")  # noqa: TRY004
+        found = type(value).__name__
+        raise ValueError(f"expected a JSON object, found {found}")  # noqa: TRY004 - the content is wrong
     if "\\ud" in text.lower():
         # An escaped lone surrogate parses, and would fail later, when a message quotes it.
         json.dumps(value, ensure_ascii=False).encode("utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 
 from torch import Tensor
@@ -41,6 +41,11 @@ def shown(names: Collection[object], limit: int = 3) -> str:
     first = ", ".join(str(name) for name in islice(names, limit))
     rest = len(names) - limit
     return writable(first + (f" and {rest} more" if rest > 0 else ""))
+
+
+def listed(names: Iterable[object], limit: int = 20) -> list[str]:
+    """The first names, as a finding's evidence holds them."""
+    return [writable(str(name)) for name in islice(names, limit)]
 
 
 def writable(text: str) -> str:

@@ -21,7 +21,7 @@ from probe_engine.sources.checkpoints.adam_state import (
     refused,
 )
 from probe_engine.sources.checkpoints.layout import foreign_layout
-from probe_engine.sources.checkpoints.names import shown, unwrapped_name
+from probe_engine.sources.checkpoints.names import listed, shown, unwrapped_name
 from probe_engine.sources.checkpoints.torch_file import read_torch
 from probe_engine.types import Scalar
 
@@ -199,5 +199,5 @@ def _misfit(message: str, names: Sequence[str] = ()) -> ProbeError:
     return ProbeError(
         f"{message}. Every parameter falls back to P = 1",
         code="OPT003",
-        evidence={"parameters": list(names[:20])} if names else {},
+        evidence={"parameters": listed(names)} if names else {},
     )

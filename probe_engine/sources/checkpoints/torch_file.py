@@ -12,7 +12,7 @@ from torch import Tensor
 
 from probe_engine.errors import ProbeError
 from probe_engine.sources.checkpoints.library import description, library_call
-from probe_engine.sources.checkpoints.names import shown, writable
+from probe_engine.sources.checkpoints.names import listed, shown
 from probe_engine.sources.checkpoints.static_pickle import pickled, read_pickles
 
 _PLAIN_MODULES = ("torch.", "collections.", "numpy.", "_codecs.")
@@ -89,7 +89,7 @@ def _needs_unpickling(path: Path, foreign: list[str], words: str) -> ProbeError:
         f"{path}: expected tensors and plain values; {held}. Only unpickling could read it, and that can "
         "run any code: refused, nothing was executed",
         code="CKPT007",
-        evidence={"imports": [writable(name) for name in foreign[:20]]},
+        evidence={"imports": listed(foreign)},
     )
 
 

@@ -240,7 +240,7 @@ KEYS = (
 ).split()
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(records=st.lists(st.dictionaries(st.sampled_from(KEYS), json_values), min_size=1, max_size=5))
 def test_any_json_gives_every_row_once(tmp_path, records):
     source = read(write_lines(tmp_path / "fuzz.jsonl", *records))

@@ -1,0 +1,109 @@
+"""Checkpoints that trl's real GRPOTrainer writes, with the truth that only the live trainer knows."""
+
+from __future__ import annotations
+
+import string
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import reasoning_gym
+import tiny
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+from trl import GRPOConfig, GRPOTrainer
+
+STEP = 3
+"""The checkpoint that is probed; its weights sampled the completions of step 4."""
+KINDS = ("llama-lora", "gpt2-full-tied", "qwen2-dora")
+
+
+@dataclass(frozen=True)
+class TrlRun:
+    """A finished run."""
+
+    kind: str
+    checkpoint: Path
+    base: Path | None
+    state_by_name: dict[str, dict[str, torch.Tensor]]
+    """Adam's moments at STEP by parameter name, taken from the live optimizer by object identity."""
+
+
+def character_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a character: text tokenises back into the tokens that were sampled."""
+    characters = string.ascii_letters + string.digits + " .,?!:;+-*/=()'\"%$\n"
+    vocabulary = {"<pad>": 0, "<eos>": 1, "<unk>": 2} | {c: i + 3 for i, c in enumerate(characters)}
+    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    inner.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>", padding_side="left"
+    )
+
+
+def digits(completions: list[str], **_: Any) -> list[float]:
+    """Share of digits: a reward that differs within every group."""
+    return [sum(c.isdigit() for c in text) / max(len(text), 1) for text in completions]
+
+
+def train(kind: str, folder: Path) -> TrlRun:
+    """Five true GRPO steps, a checkpoint after each."""
+    tokenizer = character_tokenizer()
+    name = kind.split("-")[0]
+    size = {"vocab_size": len(tokenizer), "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 1}
+    long = {"n_positions": 256} if name == "gpt2" else {"max_position_embeddings": 256}
+    quiet = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0} if name == "gpt2" else {}
+    model = tiny.model(name, **size, **long, **quiet)
+    adapter = None
+    base = None
+    if "full" not in kind:
+        base = folder / "base"
+        model.save_pretrained(base)
+        tokenizer.save_pretrained(base)
+        adapter = LoraConfig(
+            r=4, lora_alpha=8, target_modules="all-linear", use_dora="dora" in kind, task_type="CAUSAL_LM"
+        )
+    problems = reasoning_gym.create_dataset("basic_arithmetic", size=24, seed=7)
+    arguments = GRPOConfig(
+        output_dir=str(folder / "run"),
+        use_cpu=True,
+        bf16=False,
+        max_steps=STEP + 1,
+        save_steps=1,
+        logging_steps=1,
+        log_completions=True,
+        per_device_train_batch_size=32,
+        num_generations=4,
+        max_completion_length=12,
+        learning_rate=1e-3,
+        lr_scheduler_type="constant",
+        loss_type="dapo",
+        report_to=[],
+        disable_tqdm=True,
+        seed=0,
+    )
+    trainer = GRPOTrainer(
+        model=str(base) if base else model,
+        reward_funcs=digits,
+        args=arguments,
+        train_dataset=Dataset.from_dict({"prompt": [p["question"][:24] for p in problems]}),
+        processing_class=tokenizer,
+        peft_config=adapter,
+    )
+    truth: dict[str, dict[str, torch.Tensor]] = {}
+    save = trainer._save_checkpoint
+
+    def save_and_remember(*args: Any, **kwargs: Any) -> None:
+        save(*args, **kwargs)
+        if trainer.state.global_step == STEP:
+            names = {id(p): n for n, p in trainer.model.named_parameters()}
+            optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)
+            for p, state in optimizer.state.items():
+                truth[names[id(p)]] = {k: torch.as_tensor(v).clone() for k, v in state.items()}
+
+    trainer._save_checkpoint = save_and_remember
+    trainer.train()
+    return TrlRun(kind, folder / "run" / f"checkpoint-{STEP}", base, truth)
