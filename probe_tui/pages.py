@@ -23,7 +23,7 @@ def explain(code: str) -> str:
     if entry is None:
         raise UsageError(f"no finding has the code {code!r}", "probe-tui --list-checks lists them")
     parts = [
-        f"{entry.code}  {entry.title}",
+        f"{entry.code}  {entry.title}: {entry.fault}",
         textwrap.fill(entry.meaning, WIDTH),
         textwrap.fill(f"Remedy: {entry.remedy}", WIDTH),
     ]
@@ -36,7 +36,7 @@ def explain(code: str) -> str:
 
 def list_checks() -> str:
     """Every finding, a line each."""
-    return "\n".join(f"{e.code}  {e.title}" for e in ENTRIES.values())
+    return "\n".join(f"{e.code}  {e.title:<22}  {e.fault}" for e in ENTRIES.values())
 
 
 def json_schema() -> str:

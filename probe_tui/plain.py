@@ -62,7 +62,8 @@ class Plain:
         self._last_progress = 0.0
         self._counts: dict[str, int] = {}
         self._units: dict[str, UnitRow] = {}
-        self._realized: list[RealizedRow] = []
+        self._panel: list[str] = []
+        self._realized: list[str] = []
 
     def __call__(self, event: AnyEvent) -> None:
         """Writes what there is to say of one event."""
@@ -105,10 +106,13 @@ class Plain:
         if part.rollouts is not None:
             self._lines(rollout_lines(part.rollouts))
         if part.gradient_flow is not None:
-            self._lines(flow_lines(part.gradient_flow))
+            lines = flow_lines(part.gradient_flow)
+            self._lines([line for line in lines if line not in self._panel])
+            self._panel = lines
         if part.realized is not None:
-            self._lines(realized_lines([r for r in part.realized if r not in self._realized]))
-            self._realized = part.realized
+            lines = realized_lines(part.realized)
+            self._lines([line for line in lines if line not in self._realized])
+            self._realized = lines
         if part.verdict is not None:
             self._lines(verdict_lines(part.verdict))
 

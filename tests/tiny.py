@@ -66,7 +66,9 @@ def with_lora(base: nn.Module, *, seed: int = 1, **changes: Any) -> nn.Module:
     """A trained-looking adapter: lora_B is not 0."""
     torch.manual_seed(seed)
     targets = ["c_attn", "c_proj"] if hasattr(base, "transformer") else ["q_proj", "v_proj", "down_proj"]
-    config = LoraConfig(**({"r": 3, "lora_alpha": 6, "target_modules": targets, "task_type": "CAUSAL_LM"} | changes))
+    config = LoraConfig(
+        **({"r": 3, "lora_alpha": 6, "target_modules": targets, "task_type": "CAUSAL_LM"} | changes)
+    )
     wrapped = get_peft_model(base, config)
     for name, parameter in wrapped.named_parameters():
         if "lora_B" in name:

@@ -7,6 +7,7 @@ from probe_engine.catalogue.entry import Entry
 ENTRIES = (
     Entry(
         "CKPT001",
+        "layout",
         "not a checkpoint that can be read",
         "A checkpoint is a folder with config.json and *.safetensors (full), a folder with "
         "adapter_config.json and adapter_model.safetensors (PEFT), or a torch.save file with a model "
@@ -17,6 +18,7 @@ ENTRIES = (
     ),
     Entry(
         "CKPT002",
+        "weight files",
         "weights missing, truncated or corrupt",
         "A safetensors file begins with a header that gives every tensor's place; the file's size must "
         "match it, and every shard of an index must exist. A copy that stopped halfway or a disk that "
@@ -26,6 +28,7 @@ ENTRIES = (
     ),
     Entry(
         "CKPT003",
+        "base model",
         "the adapter's base model was not found",
         "adapter_config.json names its base in base_model_name_or_path, often a relative path or a hub "
         "name. The probe never reaches for the network, so the base must be a folder here.",
@@ -34,6 +37,7 @@ ENTRIES = (
     ),
     Entry(
         "CKPT004",
+        "adapter on base",
         "the adapter does not fit the base model",
         "An adapter's matrices have the shapes of the layers that they adapt. Other shapes, or layers "
         "that the base does not have, mean that this is not the base that the adapter was trained on.",
@@ -42,6 +46,7 @@ ENTRIES = (
     ),
     Entry(
         "CKPT005",
+        "weight keys",
         "keys missing or unexpected",
         "After the prefixes that wrappers add (module., _orig_mod., _fsdp_wrapped_module.) are stripped, "
         "the file's keys must be the model's. A missing key leaves a freshly initialised weight, and "
@@ -52,12 +57,14 @@ ENTRIES = (
     ),
     Entry(
         "CKPT006",
+        "finite weights",
         "non-finite weights",
         "A weight is NaN or infinite: the run had diverged when this checkpoint was written.",
         "Take an earlier checkpoint.",
     ),
     Entry(
         "CKPT007",
+        "unpickling",
         "needs unpickling",
         "Pickled files can run any code when they are read. The probe reads tensors with "
         "weights_only=True and training_args.bin statically, without executing it. A file that needs "
@@ -67,6 +74,7 @@ ENTRIES = (
     ),
     Entry(
         "CKPT008",
+        "tokenizer",
         "tokenizer missing or larger than the embedding",
         "Rollouts that hold text need the tokenizer of the run. A tokenizer with more tokens than the "
         "embedding has rows belongs to another model, or the embedding was never resized.",

@@ -11,6 +11,9 @@ class Entry:
 
     code: str
     title: str
+    """What is looked at: reads well beside any status."""
+    fault: str
+    """What is wrong where it fires."""
     meaning: str
     """What it means, how it comes about, how to see it by hand."""
     remedy: str

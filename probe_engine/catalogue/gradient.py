@@ -7,6 +7,7 @@ from probe_engine.catalogue.entry import Entry
 ENTRIES = (
     Entry(
         "GRAD001",
+        "grad context",
         "inference_mode around the call",
         "Under torch.inference_mode() no graph is recorded, and tensors born in it can never take part "
         "in one. Sampling belongs under it; scoring does not.",
@@ -15,12 +16,14 @@ ENTRIES = (
     ),
     Entry(
         "GRAD002",
+        "grad enabled",
         "no_grad around the call",
         "Under torch.no_grad() the forward records no graph and every gradient is None.",
         "Call the probe outside of no_grad, or inside `with torch.enable_grad():`.",
     ),
     Entry(
         "GRAD003",
+        "logits grad_fn",
         "the logits have no grad_fn",
         "The forward produced logits without a graph: no parameter requires grad, or the graph is cut "
         "inside the model.",
@@ -29,12 +32,14 @@ ENTRIES = (
     ),
     Entry(
         "GRAD004",
+        "S grad_fn",
         "S has no grad_fn",
         "S = Σ log π must hang on the logits. It was computed from detached values.",
         "Don't detach or convert log-probabilities between logits and S.",
     ),
     Entry(
         "GRAD005",
+        "∂L/∂S",
         "∂L/∂S is exactly 0",
         "Every weight of S in L_X or L_Y is 0, so X or Y is 0 whatever the model: all advantages are 0, "
         "or all responses of every group have the same (S + 1)λ.",
@@ -42,6 +47,7 @@ ENTRIES = (
     ),
     Entry(
         "GRAD006",
+        "input embeddings",
         "gradient does not reach the input embeddings",
         "The gradient of S with respect to the output of the input embedding is None or 0: the graph is "
         "cut between the embedding and the logits. LoRA layers above the cut still get a gradient, those "
@@ -50,18 +56,21 @@ ENTRIES = (
     ),
     Entry(
         "GRAD007",
+        "X gradients",
         "X: gradients are None",
         "Autograd found no path from L_X to some registry parameters.",
         "See GRAD003 and GRAD006 first; parameters that the forward does not use should be frozen.",
     ),
     Entry(
         "GRAD008",
+        "Y gradients",
         "Y: gradients are None",
         "Autograd found no path from L_Y to some registry parameters.",
         "See GRAD003 and GRAD006 first; parameters that the forward does not use should be frozen.",
     ),
     Entry(
         "GRAD009",
+        "zero gradients",
         "gradients are present but exactly 0",
         "A parameter has a gradient and all of it is 0. In a fresh adapter every lora_B is 0, and then "
         "lora_A's gradients are 0 rightly; elsewhere a dead path or an underflow is at work.",
@@ -69,6 +78,7 @@ ENTRIES = (
     ),
     Entry(
         "GRAD010",
+        "registry / μ_Y",
         "registry and μ_Y ids differ",
         "Buffers are keyed by parameter object. When a model is wrapped, merged, cast or reloaded after "
         "the buffers were built, its parameters are other objects, and every lookup misses.",

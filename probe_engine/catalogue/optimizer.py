@@ -7,6 +7,7 @@ from probe_engine.catalogue.entry import Entry
 ENTRIES = (
     Entry(
         "OPT001",
+        "optimizer state",
         "no optimizer state",
         "Adam's geometry P = 1/(√v̂ + ε) comes from exp_avg_sq. Without it every parameter falls back to "
         "P = 1, which is a plain gradient step: δH₁ then has another direction and another scale.",
@@ -15,6 +16,7 @@ ENTRIES = (
     ),
     Entry(
         "OPT002",
+        "optimizer family",
         "the optimizer is not of Adam's family",
         "The state's keys say which optimizer wrote it. Adafactor, Muon, 8-bit and schedule-free states "
         "hold no exp_avg_sq to build P from, and nothing is substituted for it.",
@@ -23,6 +25,7 @@ ENTRIES = (
     ),
     Entry(
         "OPT003",
+        "state on parameters",
         "the optimizer state does not fit the parameters",
         "optimizer.pt knows parameters by index. Count and shapes must be those of the trainable "
         "parameters in the trainer's order; otherwise every v̂ would be laid on a wrong parameter.",
@@ -32,6 +35,7 @@ ENTRIES = (
     ),
     Entry(
         "OPT004",
+        "preconditioner",
         "some parameters have no state",
         "A parameter without state falls back to P = 1. Beside 1/√v̂ ≈ 1e4 elsewhere, 1 is not a scale: "
         "its share of every dot product vanishes. A parameter has no state when it never received a "
@@ -40,6 +44,7 @@ ENTRIES = (
     ),
     Entry(
         "OPT005",
+        "exp_avg_sq",
         "exp_avg_sq is negative or not finite",
         "v is a running mean of squares: it can't be negative, and √v̂ of such a value is NaN. The file "
         "is corrupt or the run had diverged.",
@@ -47,6 +52,7 @@ ENTRIES = (
     ),
     Entry(
         "OPT006",
+        "optimizer step",
         "step is 0, missing or differs between parameters",
         "v̂ = v/(1 − β₂^step) needs the step. At step 0 there is no v̂ at all; different steps mean that "
         "some parameters joined later or skipped updates.",
@@ -54,6 +60,7 @@ ENTRIES = (
     ),
     Entry(
         "OPT007",
+        "learning rate",
         "the learning rate is 0",
         "The group's lr in checkpoint K is that of step K+1, and the last checkpoint of a decaying "
         "schedule has lr 0. Then the next step is no step and δH₁ = 0, truly.",
@@ -62,6 +69,7 @@ ENTRIES = (
     ),
     Entry(
         "OPT010",
+        "stale preconditioner",
         "the preconditioner is stale",
         "P comes from past gradients; the optimizer's next step uses a v̂ that includes the new one. "
         "Where v̂ is far below the fresh gradient², as early in training, the frozen P throws the step "
@@ -71,6 +79,7 @@ ENTRIES = (
     ),
     Entry(
         "OPT011",
+        "trainer's loss",
         "the trainer's step has parts that the probe does not model",
         "The probe's Y is Σ A·κ·S. A KL term (beta), an entropy bonus, several iterations on one batch, "
         "sequence-level ratios, masking of truncated completions, an importance correction for the "

@@ -7,12 +7,14 @@ from probe_engine.catalogue.entry import Entry
 ENTRIES = (
     Entry(
         "ROLL001",
+        "group sizes",
         "a group with fewer than 2 responses",
         "The leave-one-out mean of (1) needs another response of the same prompt. G = 1 has none.",
         "Sample two responses or more of each prompt, or give the rows of one prompt the same prompt_id.",
     ),
     Entry(
         "ROLL002",
+        "flat groups",
         "groups with all advantages 0",
         "Every response of the group got the same reward, so it gives no policy gradient: Y_n = 0. The "
         "group still evaluates entropy.",
@@ -22,6 +24,7 @@ ENTRIES = (
     ),
     Entry(
         "ROLL003",
+        "advantages",
         "all advantages are 0",
         "No group has a reward that differs within it: Y = 0, the next step is no step, and δH₁ is 0 by "
         "construction.",
@@ -29,6 +32,7 @@ ENTRIES = (
     ),
     Entry(
         "ROLL004",
+        "token ids",
         "a token id outside the vocabulary",
         "A token id is negative or not below the embedding's number of rows: the rollouts were tokenised "
         "for another model.",
@@ -36,6 +40,7 @@ ENTRIES = (
     ),
     Entry(
         "ROLL005",
+        "tokens",
         "no token ids: retokenised from text",
         "Text need not tokenise back into the tokens that were sampled, and S is then the "
         "log-probability of another sequence.",
@@ -45,6 +50,7 @@ ENTRIES = (
     ),
     Entry(
         "ROLL006",
+        "eos",
         "eos lost or restored",
         "Logged text has its eos stripped. Where a response ended itself the eos was sampled and counts "
         "in S; masks made from token != pad lose it when pad equals eos.",
@@ -54,18 +60,21 @@ ENTRIES = (
     ),
     Entry(
         "ROLL012",
+        "finite rewards",
         "reward or advantage not finite",
         "A NaN or infinite reward spoils its whole group's advantages.",
         "Mend the reward function; these groups are left out.",
     ),
     Entry(
         "ROLL013",
+        "rows",
         "malformed rows",
         "Some rows could not be read. They are left out, the rest is used.",
         "Mend the rows that are named.",
     ),
     Entry(
         "ROLL014",
+        "number of units",
         "too few prompts for a standard error",
         "Standard errors come from the spread over prompts. With fewer than 8 they are rough, with fewer "
         "than 3 there is none.",
@@ -73,6 +82,7 @@ ENTRIES = (
     ),
     Entry(
         "ROLL017",
+        "rollouts' step",
         "rollouts of a neighbouring step",
         "Rollouts sampled from checkpoint K's own weights are those of step K+1. They are not there, so "
         "those of step K were taken: one step stale.",

@@ -7,6 +7,7 @@ from probe_engine.catalogue.entry import Entry
 ENTRIES = (
     Entry(
         "RUN001",
+        "engine",
         "the engine died",
         "The run stopped by an error that no check foresaw, or memory ran out. What was found before "
         "stays in the report.",
@@ -15,6 +16,7 @@ ENTRIES = (
     ),
     Entry(
         "RUN003",
+        "run folder",
         "the run folder can't be written",
         "Events and the report go to a folder; it is not writable, or the disk is full.",
         "Give a folder with room.",

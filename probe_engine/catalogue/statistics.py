@@ -7,6 +7,7 @@ from probe_engine.catalogue.entry import Entry
 ENTRIES = (
     Entry(
         "STAT001",
+        "effective sample size",
         "effective sample size is low",
         "ΔĤ re-weights the old samples by w = exp(S⁺ − S). When few weights carry the sum, the estimate "
         "rests on few responses: below half of N it is rough, below 0.3 it is not to be trusted.",
@@ -15,6 +16,7 @@ ENTRIES = (
     ),
     Entry(
         "STAT002",
+        "Pareto k̂",
         "Pareto k̂ is high",
         "k̂ is the tail index of the importance weights. Above min(1 − 1/log₁₀N, 0.7) their variance is "
         "not under control; above 1 not even their mean exists.",
@@ -22,6 +24,7 @@ ENTRIES = (
     ),
     Entry(
         "STAT003",
+        "interval of δH₁",
         "the interval covers 0",
         "With these prompts the sign of δH₁ is not known.",
         "Use more prompts; the message says how many would do if the effect is as large as it looks.",

@@ -47,8 +47,9 @@ def finite_weights(named: Iterable[tuple[str, Tensor]]) -> Finding:
     """CKPT006: is every weight a finite number?"""
     count = 0
     broken = []
-    for name, weight in named:
+    for name, parameter in named:
         count += 1
+        weight = parameter.detach()
         if weight.is_floating_point() and not bool(torch.isfinite(weight).all()):
             broken.append(name)
     if not broken:

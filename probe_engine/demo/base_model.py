@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from probe_engine.demo.recipe import MAX_COMPLETION_LENGTH, Recipe
-from probe_engine.demo.sums import ALPHABET, Sum, draw, heard
+from probe_engine.demo.digits import ALPHABET, Problem, draw, heard
 
 PAD, BOS, EOS, UNK = SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 _IGNORED = -100
@@ -73,7 +73,7 @@ def pretrained(recipe: Recipe, tokenizer: Any) -> Any:
     return model.eval()
 
 
-def _language_modelling(problems: list[Sum], tokenizer: Any, error_rate, rng) -> tuple[Tensor, Tensor]:
+def _language_modelling(problems: list[Problem], tokenizer: Any, error_rate, rng) -> tuple[Tensor, Tensor]:
     """Token ids and labels, [N, T]; only the answer and its eos are to be predicted.
 
     Padded on the right: a causal model never sees it, and positions count from the bos.

@@ -13,7 +13,7 @@ from transformers import get_constant_schedule
 from probe_engine.demo.base_model import character_tokenizer, pretrained
 from probe_engine.demo.grpo import sample, train
 from probe_engine.demo.recipe import Recipe
-from probe_engine.demo.sums import draw
+from probe_engine.demo.digits import draw
 from probe_engine.demo.trainer_layout import optimizer_groups, save_checkpoint, save_completions
 
 

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from probe_engine.demo.recipe import MAX_COMPLETION_LENGTH, Recipe
-from probe_engine.demo.sums import Sum, correct, draw
+from probe_engine.demo.digits import Problem, correct, draw
 
 
 @dataclass(frozen=True)
 class Rollouts:
     """B groups of G responses, sampled at temperature 1; N = B·G rows, a group's rows together."""
 
-    problems: list[Sum]
+    problems: list[Problem]
     """[N], the problem of each row."""
     completions: list[str]
     """[N], eos stripped."""
@@ -38,7 +38,7 @@ class Rollouts:
     """[N, R], 1 on the response, its eos included."""
 
 
-def sample(model: Any, tokenizer: Any, problems: list[Sum], generations: int) -> Rollouts:
+def sample(model: Any, tokenizer: Any, problems: list[Problem], generations: int) -> Rollouts:
     """Samples `generations` responses to each problem from the model as it is, and scores them."""
     rows = [problem for problem in problems for _ in range(generations)]
     prompts = tokenizer([p.prompt for p in rows], padding=True, return_tensors="pt")

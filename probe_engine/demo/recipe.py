@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-MAX_COMPLETION_LENGTH = 8
+MAX_COMPLETION_LENGTH = 16
 """Room for any sum and its eos, tokens; longer rambling is cut."""
 
 
@@ -21,7 +21,7 @@ class Recipe:
     layers: int = 2
     heads: int = 4
     pretrain_steps: int = 300
-    pretrain_batch: int = 256
+    pretrain_batch: int = 128
     """Sums in a pretraining step."""
     pretrain_lr: float = 5e-3
     """Peak of a one-cycle schedule."""

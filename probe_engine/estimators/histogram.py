@@ -15,7 +15,7 @@ TINY = 1e-300
 
 
 def histogram(values: Tensor, bins: int | None = None, edges: Tensor | None = None) -> Histogram:
-    """Counts `values` in bins of equal width, one edge at exactly 0.
+    """Counts `values` in bins of equal width, an inner edge at exactly 0.
 
     Bins are [a, b), the last one [a, b]. Σcounts + nan + underflow + overflow is the number of values.
 
@@ -53,11 +53,12 @@ def _edges(finite: Tensor, bins: int) -> Tensor:
     scale = max(-low, high)
     if scale < TINY:
         return torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)
-    # Bins on either side of 0 in proportion to the reach of the values, one at least where there are any.
+    # Bins on either side of 0 in proportion to the reach of the values; one at least, so that 0 itself,
+    # which a last bin would hold, is never counted with the negative values.
     left_share = (-low / scale) / (-low / scale + high / scale)
-    left = min(max(round(bins * left_share), int(low < 0)), bins - int(high > 0))
+    left = min(max(round(bins * left_share), 1), bins - 1)
     right = bins - left
-    width = max(-low / left if left else 0.0, high / right if right else 0.0)
+    width = max(-low / left, high / right)
     edges = width * torch.arange(-left, right + 1, dtype=torch.float64)
     # Rounding must not push the extreme values out.
     edges[0], edges[-1] = min(float(edges[0]), low), max(float(edges[-1]), high)

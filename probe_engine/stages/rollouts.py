@@ -70,13 +70,15 @@ def _checked(source: RolloutSource, spec: RunSpec, policy: Policy) -> Stage[Batc
     readable = check.malformed((*source.bad, *refused, *mixed), evaluation, len(rows), source.notes)
     if not groups:
         raise _stopped(readable)
-    for found in (readable, check.retokenised(rows), check.endings(rows)):
-        yield FindingEvent(finding=found)
+    yield FindingEvent(finding=readable)
     vocabulary = embedding_rows(policy)
     for sieve in (check.large_enough, lambda g: check.in_vocabulary(g, vocabulary), check.finite):
         groups, found = sieve(groups)
         if not groups:
             raise _stopped(found)
+        yield FindingEvent(finding=found)
+    used = [r for g in groups for r in g.rollouts]
+    for found in (check.retokenised(used), check.endings(used)):
         yield FindingEvent(finding=found)
     usable, advantages_from = scored(groups, *reward_scaling(spec, policy.trainer))
     usable = usable[: spec.max_prompts]
@@ -87,8 +89,8 @@ def _checked(source: RolloutSource, spec: RunSpec, policy: Policy) -> Stage[Batc
         weighting=spec.weighting,
         loss_type=loss_type(spec, policy.trainer),
     )
-    from_text = any(r.from_text for g in groups for r in g.rollouts)
-    return (yield from _described(batch, source, "text" if from_text else "ids", advantages_from))
+    tokens_from: Literal["ids", "text"] = "text" if any(r.from_text for r in used) else "ids"
+    return (yield from _described(batch, source, tokens_from, advantages_from))
 
 
 def _described(

@@ -90,7 +90,7 @@ class Twin:
             gradients = []
             for y in q.responses:
                 S = self.S(q.tokens, y)
-                q.S.append(float(S))
+                q.S.append(S.item())
                 gradients.append(self.gradient(S))
             weighted = [(s + 1) * self.lam(y) for s, y in zip(q.S, q.responses, strict=True)]
             q.c = [w - (sum(weighted) - w) / (G - 1) for w in weighted]
@@ -188,7 +188,7 @@ class Twin:
             for q in self.parameters:
                 q += step[offset : offset + q.numel()].reshape(q.shape)
                 offset += q.numel()
-            after = [[float(self.S(q.tokens, y)) for y in q.responses] for q in evaluating]
+            after = [[self.S(q.tokens, y).item() for y in q.responses] for q in evaluating]
             for q, old in zip(self.parameters, saved, strict=True):
                 q.copy_(old)
 

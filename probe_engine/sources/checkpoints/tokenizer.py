@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from probe_engine.errors import ProbeError
+from probe_engine.sources.checkpoints.json_file import read_object
 from probe_engine.sources.checkpoints.library import library_call
 
 _FILES = (
@@ -39,7 +40,7 @@ def read_tokenizer(folders: Iterable[Path]) -> FoundTokenizer:
             continue
         try:
             with library_call(ProbeError):
-                tokenizer = AutoTokenizer.from_pretrained(
+                tokenizer = _reader(folder).from_pretrained(
                     str(folder), local_files_only=True, trust_remote_code=False
                 )
                 _ = len(tokenizer)
@@ -47,3 +48,16 @@ def read_tokenizer(folders: Iterable[Path]) -> FoundTokenizer:
             return FoundTokenizer(None, folder, error.message)
         return FoundTokenizer(tokenizer, folder)
     return FoundTokenizer(None, None)
+
+
+def _reader(folder: Path) -> Any:
+    """The class that wrote the files.
+
+    AutoTokenizer goes by the model's type where the files name the generic class, and would give a
+    character tokenizer beside a Qwen2 model that model's own special tokens and normalisation.
+    """
+    config = folder / "tokenizer_config.json"
+    if os.path.isfile(folder / "tokenizer.json") and os.path.isfile(config):
+        if read_object(config).get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast"):
+            return PreTrainedTokenizerFast
+    return AutoTokenizer

@@ -10,7 +10,9 @@ from probe_engine.estimators.advantages import advantages
 
 rewards = st.integers(2, 5).flatmap(
     lambda g: st.lists(
-        st.lists(st.floats(-10, 10).map(lambda x: round(x, 2)), min_size=g, max_size=g), min_size=1, max_size=6
+        st.lists(st.floats(-10, 10).map(lambda x: round(x, 2)), min_size=g, max_size=g),
+        min_size=1,
+        max_size=6,
     )
 )
 

@@ -70,9 +70,9 @@ def test_outliers_do_not_squeeze_the_rest():
 
 
 def test_the_largest_value_belongs_to_the_last_bin():
-    h = of([1.0, 2.0, 4.0], bins=4)
-    assert h.edges == [0, 1, 2, 3, 4]
-    assert h.counts == [0, 1, 1, 1]
+    h = of([1.0, 2.0, 4.0], bins=5)
+    assert h.edges == [-1, 0, 1, 2, 3, 4]
+    assert h.counts == [0, 0, 1, 1, 1]
 
 
 @pytest.mark.parametrize("values", [[], [0.0, 0.0], [math.nan]])

@@ -79,12 +79,13 @@ def test_samples_from_the_adapter_too():
 
 def test_same_seed_same_responses_and_other_seed_others():
     policy = policy_of(tiny_llama(0.2))
-    prompts = [(1, 3), (1, 3), (4,), (5, 6, 3)]
+    prompts = [(1, 3)] * 4 + [(4,), (5, 6, 3)]
     once = draw(policy, prompts, seed=3, micro_batch=2, max_new_tokens=12)
     torch.rand(5)
     assert draw(policy, prompts, seed=3, micro_batch=2, max_new_tokens=12) == once
     assert draw(policy, prompts, seed=4, micro_batch=2, max_new_tokens=12) != once
     assert once[0] != once[1], "two samples of one prompt share no random state"
+    assert once[:2] != once[2:4], "nor do two micro-batches"
 
 
 def test_leaves_model_and_random_state_as_they_were():

@@ -22,10 +22,14 @@ BUILDS = {
 }
 
 
-def measured(policy: Policy, batch: Batch, method: str = "loop", *, micro_batch: int = 8, budget: int = 2**30):
+def measured(
+    policy: Policy, batch: Batch, method: str = "loop", *, micro_batch: int = 8, budget: int = 2**30
+):
     units = objectives(batch)
     computed = unit_gradients(method, policy.model, policy.registry, micro_batch=micro_batch, temperature=1.0)
-    stage = measure(policy, units, computed, preconditioner(policy.registry, policy.optimizer), _panel(), budget)
+    stage = measure(
+        policy, units, computed, preconditioner(policy.registry, policy.optimizer), _panel(), budget
+    )
     while True:
         try:
             next(stage)
@@ -43,9 +47,7 @@ def _panel():
 def scalars(result: Measured) -> dict[str, torch.Tensor]:
     """Each kind of number over the units, by unit id."""
     units = sorted(result.scalars, key=lambda u: u.id)
-    kinds = {
-        name: [getattr(u, name) for u in units] for name in ("x_norm", "y_norm", "py_norm", "x_dot_py")
-    }
+    kinds = {name: [getattr(u, name) for u in units] for name in ("x_norm", "y_norm", "py_norm", "x_dot_py")}
     for role in ("E", "U"):
         kinds[f"x_dot_sum_py_{role}"] = [u.x_dot_sum_py[role] for u in units]
         kinds[f"py_dot_sum_x_{role}"] = [u.py_dot_sum_x[role] for u in units]
@@ -130,7 +132,9 @@ def test_a_block_is_the_mean_of_its_prompts():
     blocks = dataclasses.replace(
         prompts,
         units=tuple(
-            dataclasses.replace(first, id=first.id + second.id, role=role, groups=first.groups + second.groups)
+            dataclasses.replace(
+                first, id=first.id + second.id, role=role, groups=first.groups + second.groups
+            )
             for first, second, role in zip(prompts.units[::2], prompts.units[1::2], "EU", strict=True)
         ),
     )

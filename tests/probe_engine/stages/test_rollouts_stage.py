@@ -222,8 +222,7 @@ def test_mutated_lines_give_findings_or_a_probe_error(tmp_path, policy, data):
     path.write_bytes(bytes(content))
     try:
         batch, findings, _ = run(rollouts(RunSpec(rollouts=str(path)), policy))
-    except ProbeError as error:
-        assert error.code
+    except ProbeError:
         return
     assert batch.units
     assert "ROLL013" in findings
@@ -251,7 +250,8 @@ def test_sampled_here(tmp_path, monkeypatch, policy):
         monkeypatch,
         "length_reward",
         "def f(prompts, completions, answer, **kwargs):\n"
-        "    assert all(isinstance(p, str) or c[0]['role'] == 'assistant' for p, c in zip(prompts, completions))\n"
+        "    for prompt, completion in zip(prompts, completions):\n"
+        "        assert isinstance(prompt, str) or completion[0]['role'] == 'assistant'\n"
         "    assert kwargs['completion_ids'] and answer[:3] == ['4'] * 3 and answer[-1] is None\n"
         "    return [float(i) for i in range(len(completions))]\n",
     )
@@ -383,7 +383,7 @@ def test_live_tensors_of_wrong_shape(policy):
     tensors = dict.fromkeys(("prompt_ids", "prompt_mask", "completion_ids", "completion_mask"), ones)
     with pytest.raises(ProbeError, match=r"advantages.*a tensor of shape \(4, 2\)"):
         run(live_rollouts(RunSpec(), policy, tensors | {"advantages": ones}))
-    with pytest.raises(ProbeError, match="completion_ids.*shape of completion_mask"):
+    with pytest.raises(ProbeError, match=r"completion_ids.*shape of completion_mask"):
         run(
             live_rollouts(
                 RunSpec(), policy, tensors | {"advantages": torch.ones(4), "completion_mask": ones[:, :1]}

@@ -64,7 +64,9 @@ def test_the_only_log_is_taken_and_of_two_none(checkpoint):
 
 def test_rollouts_of_a_far_step_are_no_guess(checkpoint):
     touch(checkpoint.parent / "completions" / "completions_00100.parquet")
-    with pytest.raises(ProbeError, match=r"rollouts of step 8 .*completions_00008.*completions_00100") as error:
+    with pytest.raises(
+        ProbeError, match=r"rollouts of step 8 .*completions_00008.*completions_00100"
+    ) as error:
         locate(checkpoint, None)
     assert error.value.code == "ROLL017"
     assert any("--prompts" in command for command in error.value.commands)

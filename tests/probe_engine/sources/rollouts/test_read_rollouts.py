@@ -234,10 +234,11 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=6,
 )
-KEYS = (
-    "prompt prompt_id prompt_tokens response response_tokens reward advantage logprobs terminated step "
-    "input output score uid finish_reason prompt_idx request_info"
-).split()
+KEYS = [
+    *("prompt", "prompt_id", "prompt_tokens", "response", "response_tokens"),
+    *("reward", "advantage", "logprobs", "terminated", "step"),
+    *("input", "output", "score", "uid", "finish_reason", "prompt_idx", "request_info"),
+]
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
