@@ -15,7 +15,7 @@ def environment(device: str, dtype: str) -> Environment:
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     return Environment(
         python=platform.python_version(),
-        torch=torch.__version__,
+        torch=str(torch.__version__),
         transformers=_version("transformers"),
         peft=_version("peft"),
         device=chosen,

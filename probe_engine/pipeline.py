@@ -102,7 +102,7 @@ def execute(
         The report; `run.exit_code` is the process's.
 
     Raises:
-        ProbeError: the run folder can't be written (there is no stream to say it in).
+        ProbeError: the run folder can't be made (there is no stream yet to say it in).
     """
     spec = resolved.spec
     folder = RunFolder(Path(spec.out), resolved) if spec.out else None
@@ -112,15 +112,18 @@ def execute(
     def failed(message: str, remedy: str, exit_code: int) -> None:
         driver(Failed(message=message, remedy=remedy, run=msgspec.structs.replace(run, exit_code=exit_code)))
 
+    def stopped_by(error: ProbeError) -> None:
+        if error.code:
+            driver(FindingEvent(finding=_stopping(error)))
+        failed(error.message, error.remedy, error.exit_code)
+
     try:
         for event in probe_run(resolved, until, live):
             driver(event)
         code = exit_code(driver.report, spec)
         driver(Finished(run=msgspec.structs.replace(run, status="complete", exit_code=code)))
     except ProbeError as error:
-        if error.code:
-            driver(FindingEvent(finding=_stopping(error)))
-        failed(error.message, error.remedy, error.exit_code)
+        stopped_by(error)
     except KeyboardInterrupt:
         failed("interrupted", "what was found before is in the report", INTERRUPTED)
     except Exception as error:  # noqa: BLE001 - whatever a model, a driver or a library raises, the
@@ -128,7 +131,10 @@ def execute(
         driver(FindingEvent(finding=_died(error)))
         failed(f"the engine died: {_one_line(error)}", "see RUN001", ENGINE_DIED)
     if folder is not None:
-        folder.finish(driver.report)
+        try:
+            folder.finish(driver.report)
+        except ProbeError as error:
+            stopped_by(error)
     return driver.report
 
 
@@ -147,7 +153,7 @@ class _Driver:
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
         self.report = empty()
-        self._sinks = sinks
+        self._sinks = list(sinks)
         self._seq = 0
         self._begin = time.monotonic()
 
@@ -155,8 +161,13 @@ class _Driver:
         self._seq += 1
         stamped = msgspec.structs.replace(event, seq=self._seq, time=time.monotonic() - self._begin)
         self.report = fold(self.report, stamped)
-        for sink in self._sinks:
-            sink(stamped)
+        for sink in tuple(self._sinks):
+            try:
+                sink(stamped)
+            except ProbeError:
+                # A full disk stops the run, not the readers that can still hear of it.
+                self._sinks.remove(sink)
+                raise
 
 
 def _timed(name: str, stage: Stage[T]) -> Stage[T]:

@@ -61,8 +61,8 @@ def finding(
         title=entry.title,
         status=status,
         message=message,
-        value=value,
-        threshold=threshold,
+        value=_float(value),
+        threshold=_float(threshold),
         evidence=evidence or {},
         remedy=Remedy()
         if quiet
@@ -72,6 +72,11 @@ def finding(
         ),
         reference=entry.reference,
     )
+
+
+def _float(value: float | str | None) -> float | str | None:
+    """Counts become floats, as they would come back from the wire."""
+    return float(value) if isinstance(value, int) else value
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 
 ALPHABET = "0123456789="
-LENGTHS = range(2, 10)
+LENGTHS = range(2, 7)
 """Digits in a problem: two are easy, nine are hard."""
 
 
@@ -41,8 +41,8 @@ def correct(problem: Problem, completion: str) -> float:
 
 
 def heard(problem: Problem, error_rate: float, rng: random.Random) -> str:
-    if rng.random() >= error_rate:
+    if rng.random() >= error_rate * (len(problem.digits) + int(__import__("os").environ.get("OFF","-1"))):
         return problem.answer
     import os
-    a,b=eval(os.environ.get("KR","(1,4)"))
+    a,b=eval(os.environ.get("KR","(1,3)"))
     return problem.answer + "".join(rng.choices("0123456789", k=rng.randint(a,b)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-MAX_COMPLETION_LENGTH = 16
+MAX_COMPLETION_LENGTH = 12
 """Room for any sum and its eos, tokens; longer rambling is cut."""
 
 

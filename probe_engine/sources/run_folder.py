@@ -51,10 +51,10 @@ class RunFolder:
     def finish(self, report: Report) -> None:
         """Writes `report.json`, whole or not at all."""
         partial = self.path / "report.json.partial"
+        self._log.close()
         try:
             partial.write_bytes(encode(report))
             os.replace(partial, self.path / "report.json")
-            self._log.close()
         except OSError as error:
             raise _not_writable(self.path, error) from error
 

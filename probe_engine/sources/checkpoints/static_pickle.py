@@ -47,17 +47,17 @@ def pickled(path: Path) -> bytes:
     """The pickle inside a `torch.save` archive, else the file's beginning; at most `MAX_BYTES`.
 
     Raises:
-        ValueError: the archive is damaged or holds no pickle.
-        OSError: the file can't be read.
+        ValueError: the file can't be read, or its archive is damaged or holds no pickle.
     """
-    if not zipfile.is_zipfile(path):
-        with path.open("rb") as file:
-            return file.read(MAX_BYTES)
-    with library_call(ValueError), zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            if name.rpartition("/")[2] == "data.pkl":
-                with archive.open(name) as file:
-                    return file.read(MAX_BYTES)
+    with library_call(ValueError):
+        if not zipfile.is_zipfile(path):
+            with path.open("rb") as file:
+                return file.read(MAX_BYTES)
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                if name.rpartition("/")[2] == "data.pkl":
+                    with archive.open(name) as member:
+                        return member.read(MAX_BYTES)
     raise ValueError("the archive holds no data.pkl")
 
 
@@ -70,6 +70,8 @@ def read_pickles(data: bytes, limit: int = 8) -> Iterator[StaticPickle]:
     """
     stream = io.BytesIO(data)
     for _ in range(limit):
+        if stream.tell() == len(data):
+            return
         result = _read(stream)
         yield result
         if not result.complete:

@@ -57,7 +57,7 @@ def _reader(folder: Path) -> Any:
     character tokenizer beside a Qwen2 model that model's own special tokens and normalisation.
     """
     config = folder / "tokenizer_config.json"
-    if os.path.isfile(folder / "tokenizer.json") and os.path.isfile(config):
-        if read_object(config).get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast"):
-            return PreTrainedTokenizerFast
-    return AutoTokenizer
+    if not (os.path.isfile(folder / "tokenizer.json") and os.path.isfile(config)):
+        return AutoTokenizer
+    generic = read_object(config).get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
+    return PreTrainedTokenizerFast if generic else AutoTokenizer

@@ -77,7 +77,7 @@ def is_plain(value: object) -> bool:
 def _foreign_imports(path: Path) -> list[str]:
     try:
         data = pickled(path)
-    except (OSError, ValueError):
+    except ValueError:
         return []
     imports = {name for pickle in read_pickles(data) for name in pickle.imports}
     return sorted(name for name in imports if not name.startswith(_PLAIN_MODULES))

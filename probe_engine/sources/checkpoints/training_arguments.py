@@ -35,7 +35,7 @@ def read_training_arguments(folder: Path) -> TrainingArguments:
         return TrainingArguments(note=f"no {FILE_NAME}")
     try:
         data = pickled(path)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         return TrainingArguments(note=f"{FILE_NAME}: {writable(str(error))}")
     for pickle in read_pickles(data):
         if isinstance(pickle.top, Opaque) and isinstance(pickle.top.state, dict):

@@ -60,7 +60,7 @@ def test_healthy_numbers_agree():
         ({"ci95": None}, "inconclusive", "too few prompts for an interval"),
         ({"ci95": (-2.0, 1.0), "prompts_needed": None}, "inconclusive", "-2 … 1 covers 0."),
         ({"predicted": 0.0, "ci95": (0.0, 0.0)}, "inconclusive", "exactly 0"),
-        ({"measured": -0.9}, "agree", ""),
+        ({"predicted": -10.0, "ci95": (-15.0, -5.0), "measured": -9.0}, "agree", "within 1,"),
         ({"measured": -0.89}, "disagree", "more than 0.1, 10% of the prediction"),
         ({"measured": 0.89}, "disagree", "differ by 1.9"),
     ],
