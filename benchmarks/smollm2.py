@@ -1,4 +1,4 @@
-"""A real checkpoint of SmolLM2-135M-Instruct with LoRA, written by trl's GRPOTrainer on reasoning-gym prompts."""
+"""A real checkpoint of SmolLM2-135M-Instruct with LoRA, by trl's GRPOTrainer on reasoning-gym prompts."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ def numbers(completions: list[Any], answer: list[str], **_: Any) -> list[float]:
     return rewards
 
 
-def checkpoint(folder: Path, *, prompts: int = 8, generations: int = 4, tokens: int = 64, steps: int = 2) -> Path:
+def checkpoint(
+    folder: Path, *, prompts: int = 8, generations: int = 4, tokens: int = 64, steps: int = 2
+) -> Path:
     """`checkpoint-{steps}` of a run that logged the completions of the step after it."""
     target = folder / "run" / f"checkpoint-{steps}"
     if target.is_dir():

@@ -1,6 +1,6 @@
 """What the whole probe costs on real SmolLM2-135M + LoRA r=16: time by stage, peak memory.
 
-    python benchmarks/whole_probe.py [--cache FOLDER] [--json] [probe-tui options …]
+python benchmarks/whole_probe.py [--cache FOLDER] [--json] [probe-tui options …]
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ def main() -> None:
     arguments, options = parser.parse_known_args()
     target = checkpoint(arguments.cache)
     done = subprocess.run(
-        [sys.executable, "-m", "probe_tui", str(target), "--json", *options], stdout=subprocess.PIPE, check=False
+        [sys.executable, "-m", "probe_tui", str(target), "--json", *options],
+        stdout=subprocess.PIPE,
+        check=False,
     )
     report = json.loads(done.stdout)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
@@ -43,10 +45,11 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(figures, indent=2))
         return
-    print(f"{figures['environment']}")
+    print(figures["environment"])
+    print(figures["method"])
     print(
-        f"{figures['prompts']} prompts, {figures['responses']} responses, {figures['response_tokens']} response "
-        f"tokens, {figures['trainable_parameters']:,} trainable parameters, {figures['method']}"
+        f"{figures['prompts']} prompts, {figures['responses']} responses, "
+        f"{figures['response_tokens']} response tokens, {figures['trainable_parameters']:,} parameters"
     )
     for stage, seconds in figures["seconds"].items():
         print(f"  {stage:<10} {seconds:8.2f} s")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -118,8 +119,10 @@ def execute(
         failed(error.message, error.remedy, error.exit_code)
 
     try:
-        for event in probe_run(resolved, until, live):
-            driver(event)
+        # Closed, not left to the garbage collector: an interrupted virtual step is taken back here.
+        with closing(probe_run(resolved, until, live)) as stream:
+            for event in stream:
+                driver(event)
         code = exit_code(driver.report, spec)
         driver(Finished(run=msgspec.structs.replace(run, status="complete", exit_code=code)))
     except ProbeError as error:

@@ -132,7 +132,7 @@ def resolve(
     for origin, layer in (
         ("file", _file_layer(folder)),
         ("environment", _environment_layer(environ or {})),
-        (flag_origin, {k: v for k, v in flags.items() if v is not None and v != ()}),
+        (flag_origin, {k: _plain(v) for k, v in flags.items() if v is not None and v != ()}),
     ):
         unknown = sorted(set(layer) - set(RunSpec.__struct_fields__))
         if unknown:
@@ -153,6 +153,10 @@ def resolve(
     if spec.prompts is not None and spec.rollouts is not None:
         raise UsageError("--rollouts reads rollouts, --prompts samples them: give one of the two")
     return Resolved(spec, origins)
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
 
 
 def _where(error: str, origins: Mapping[str, str]) -> str:

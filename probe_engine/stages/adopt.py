@@ -75,6 +75,8 @@ def small_batch(policy: Policy, spec: RunSpec) -> Stage[Batch]:
 
 def _reading(spec: RunSpec, live: LiveObjects, registry: ParameterRegistry) -> AdamReading:
     if live.optimizer is None:
-        absent = ProbeError("expected the optimizer, none was handed over: every P falls back to 1", code="OPT001")
+        absent = ProbeError(
+            "expected the optimizer, none was handed over: every P falls back to 1", code="OPT001"
+        )
         return refused(absent, Hyperparameters.of([], "optimizer", spec.lr, {}))
     return read_optimizer(live.optimizer, registry, spec.lr)

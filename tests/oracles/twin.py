@@ -122,9 +122,7 @@ class Twin:
         B = len(self.prompts)
 
         def u_cross(members: list[Prompt]) -> float:
-            pairs = [
-                -0.5 * float(u.X @ v.PY + v.X @ u.PY) for u in members for v in members if u is not v
-            ]
+            pairs = [-0.5 * float(u.X @ v.PY + v.X @ u.PY) for u in members for v in members if u is not v]
             return sum(pairs) / len(pairs)
 
         U = u_cross(self.prompts)
@@ -185,12 +183,13 @@ class Twin:
         saved = [q.detach().clone() for q in self.parameters]
         with torch.no_grad():
             offset = 0
-            for q in self.parameters:
-                q += step[offset : offset + q.numel()].reshape(q.shape)
-                offset += q.numel()
+            for parameter in self.parameters:
+                size = parameter.numel()
+                parameter.add_(step[offset : offset + size].reshape(parameter.shape))
+                offset += size
             after = [[self.S(q.tokens, y).item() for y in q.responses] for q in evaluating]
-            for q, old in zip(self.parameters, saved, strict=True):
-                q.copy_(old)
+            for parameter, old in zip(self.parameters, saved, strict=True):
+                parameter.copy_(old)
 
         B = len(evaluating)
         rows = [

@@ -77,7 +77,7 @@ def prompt_ids(prompt: Prompt, tokenizer: Any) -> tuple[int, ...]:
     if tokenizer is None:
         raise _no_tokenizer()
     if isinstance(prompt, str):
-        ids = tokenizer(text=prompt)["input_ids"]
+        ids = _encoded(tokenizer, prompt)
     else:
         messages = [dict(message) for message in prompt]
         try:
@@ -85,10 +85,10 @@ def prompt_ids(prompt: Prompt, tokenizer: Any) -> tuple[int, ...]:
         # A chat template is a program that comes with the tokenizer: it may raise anything.
         except Exception as error:
             raise RowError(f"the chat template refuses the messages: {_one_line(error)}") from error
-        ids = tokenizer(text=rendered, add_special_tokens=False)["input_ids"]
+        ids = _encoded(tokenizer, rendered, add_special_tokens=False)
     if not ids:
         raise RowError("the prompt has no tokens")
-    return tuple(ids)
+    return ids
 
 
 def _rollout(
@@ -131,7 +131,8 @@ def _from_text(
 ) -> tuple[tuple[int, ...], bool, Ending]:
     if tokenizer is None:
         raise _no_tokenizer()
-    tokens = tuple(tokenizer(text=row.response, add_special_tokens=False)["input_ids"])
+    assert row.response is not None, "RawRollout has a response or its tokens"
+    tokens = _encoded(tokenizer, row.response, add_special_tokens=False)
     known = row.terminated is not None or limit is not None
     ended = row.terminated if row.terminated is not None else limit is None or len(tokens) < limit
     if ended and eos and (not tokens or tokens[-1] not in eos):
@@ -141,6 +142,11 @@ def _from_text(
     if ended:
         return tokens, True, "logged" if eos else "lost"
     return tokens, False, "cut"
+
+
+def _encoded(tokenizer: Any, text: str, **options: bool) -> tuple[int, ...]:
+    with library_call(lambda words: RowError(f"the tokenizer refuses the text: {words}")):
+        return tuple(tokenizer(text=text, **options)["input_ids"])
 
 
 def _shown(written: Prompt | None, tokens: tuple[int, ...] | None, tokenizer: Any) -> str:

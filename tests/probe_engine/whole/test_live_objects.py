@@ -45,7 +45,8 @@ def test_everything_of_the_caller_is_bit_identical_afterwards(method: str, dtype
             torch.get_rng_state(),
             torch.tensor([m.training for m in model.modules()]),
             torch.tensor([p.requires_grad for p in model.parameters()]),
-            torch.tensor([len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]),
+            torch.tensor([len(m._forward_hooks) for m in model.modules()]),
+            torch.tensor([len(m._forward_pre_hooks) for m in model.modules()]),
         ]
 
     python_state, numpy_state = random.getstate(), np.random.get_state()[1].copy()

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import tiny
+import torch
 
 from probe_engine import events, probe
 from probe_engine.assembly import empty, fold
@@ -99,7 +100,12 @@ def test_same_seed_same_bytes_other_seed_other_split(live: LiveObjects) -> None:
         return encode(msgspec.structs.replace(report, timings={}, environment=None))
 
     rows = [
-        {"prompt_tokens": [3 + n, 4], "prompt": "", "response_tokens": [5 + g, 6, n], "reward": float(g * n % 4)}
+        {
+            "prompt_tokens": [3 + n, 4],
+            "prompt": "",
+            "response_tokens": [5 + g, 6, n],
+            "reward": float(g * n % 4),
+        }
         for n in range(8)
         for g in range(3)
     ]
@@ -144,7 +150,7 @@ def test_a_disk_that_fills_up_stops_the_run_and_loses_nothing(
         append(self, event)
         if isinstance(event, events.Units):
             self._log.close()
-            self._log = Path("/dev/full").open("wb", buffering=0)
+            self._log = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115 - the folder closes it
 
     monkeypatch.setattr(RunFolder, "append", full_after_units)
     heard: list[events.AnyEvent] = []
@@ -154,3 +160,20 @@ def test_a_disk_that_fills_up_stops_the_run_and_loses_nothing(
     assert report.findings[-1].code == "RUN003"
     assert "No space left" in report.findings[-1].message
     assert isinstance(heard[-1], events.Failed)
+
+
+@pytest.mark.parametrize("nth", [1, 4, 7])
+def test_an_interrupted_virtual_step_is_taken_back(live: LiveObjects, nth: int) -> None:
+    before = [p.detach().clone() for p in live.model.parameters()]
+    seen = 0
+
+    def interrupt(event: events.AnyEvent) -> None:
+        nonlocal seen
+        if isinstance(event, events.Progress) and event.stage == "realize":
+            seen += 1
+            if seen == nth:
+                raise KeyboardInterrupt
+
+    report = execute(resolve({}), live=live, sinks=[interrupt])
+    assert report.run.exit_code == 130
+    assert all(torch.equal(p, old) for p, old in zip(live.model.parameters(), before, strict=True))
