@@ -18,7 +18,8 @@ ENTRIES = (
         "GRAD002",
         "grad enabled",
         "no_grad around the call",
-        "Under torch.no_grad() the forward records no graph and every gradient is None.",
+        "Under torch.no_grad(), or after torch.set_grad_enabled(False), the forward records no graph and "
+        "every gradient is None. Evaluation callbacks are often called inside of it.",
         "Call the probe outside of no_grad, or inside `with torch.enable_grad():`.",
     ),
     Entry(
@@ -34,7 +35,8 @@ ENTRIES = (
         "GRAD004",
         "S grad_fn",
         "S has no grad_fn",
-        "S = Σ log π must hang on the logits. It was computed from detached values.",
+        "S = Σ log π must hang on the logits. The logits have a graph and S has none, so it was computed from "
+        "detached values: a detach(), a .data, a conversion to numpy, or old log-probabilities in its place.",
         "Don't detach or convert log-probabilities between logits and S.",
     ),
     Entry(
@@ -58,14 +60,16 @@ ENTRIES = (
         "GRAD007",
         "X gradients",
         "X: gradients are None",
-        "Autograd found no path from L_X to some registry parameters.",
+        "Autograd found no path from L_X = −(1/G) Σ c·S to some registry parameters. Either the graph is cut "
+        "below them, or the forward does not use them (an adapter that is not active, an unused head).",
         "See GRAD003 and GRAD006 first; parameters that the forward does not use should be frozen.",
     ),
     Entry(
         "GRAD008",
         "Y gradients",
         "Y: gradients are None",
-        "Autograd found no path from L_Y to some registry parameters.",
+        "Autograd found no path from L_Y = (1/G) Σ A·κ·S to some registry parameters. L_X and L_Y share S, so "
+        "GRAD007 names the same parameters, and the cause is the same.",
         "See GRAD003 and GRAD006 first; parameters that the forward does not use should be frozen.",
     ),
     Entry(

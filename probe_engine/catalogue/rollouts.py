@@ -62,14 +62,16 @@ ENTRIES = (
         "ROLL012",
         "finite rewards",
         "reward or advantage not finite",
-        "A NaN or infinite reward spoils its whole group's advantages.",
+        "A NaN or infinite reward spoils its whole group's advantages, since each is a difference from the "
+        "group's mean. A reward function that divides by a length or takes a logarithm is the usual source.",
         "Mend the reward function; these groups are left out.",
     ),
     Entry(
         "ROLL013",
         "rows",
         "malformed rows",
-        "Some rows could not be read. They are left out, the rest is used.",
+        "Some rows could not be read: broken JSON, a missing field, a wrong type, an empty response. Each is "
+        "named with its number and the reason. They are left out, the rest is used.",
         "Mend the rows that are named.",
     ),
     Entry(

@@ -18,7 +18,8 @@ ENTRIES = (
         "RUN003",
         "run folder",
         "the run folder can't be written",
-        "Events and the report go to a folder; it is not writable, or the disk is full.",
+        "The run's options, its events and its report go to a folder. It is not writable, holds another run "
+        "already, or the disk is full.",
         "Give a folder with room.",
         ("probe-tui CHECKPOINT --out /tmp/run",),
     ),

@@ -26,7 +26,8 @@ ENTRIES = (
         "STAT003",
         "interval of δH₁",
         "the interval covers 0",
-        "With these prompts the sign of δH₁ is not known.",
+        "With these prompts the sign of δH₁ is not known: the jackknife's 95% interval, with Student's t at "
+        "B − 1 degrees of freedom, holds both a rise and a fall of entropy.",
         "Use more prompts; the message says how many would do if the effect is as large as it looks.",
     ),
 )

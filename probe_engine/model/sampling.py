@@ -24,12 +24,24 @@ def embedding_rows(policy: Policy) -> int:
 
 
 def eos_ids(policy: Policy) -> tuple[int, ...]:
-    """Ids that end a response, as trl takes them: the tokenizer's first, then the generation config's."""
+    """Ids that end a response, as trl takes them: the tokenizer's first, then the generation config's.
+
+    Raises:
+        ProbeError: the generation configuration holds something else than token ids (CKPT001).
+    """
     own = getattr(policy.tokenizer, "eos_token_id", None)
     config = getattr(unwrapped(policy.model), "generation_config", None)
     declared = getattr(config, "eos_token_id", None)
     listed = declared if isinstance(declared, list | tuple) else [declared]
-    return tuple(dict.fromkeys(i for i in (own, *listed) if i is not None))
+    ids = [i for i in (own, *listed) if i is not None]
+    if not all(isinstance(i, int) for i in ids):
+        raise ProbeError(
+            f"expected token ids that end a response as eos_token_id, got {declared!r:.80} in the generation "
+            "configuration: where a response ends is not known",
+            "Mend eos_token_id in generation_config.json (or config.json).",
+            code="CKPT001",
+        )
+    return tuple(dict.fromkeys(ids))
 
 
 def sampled_responses(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from probe_engine.errors import ProbeError
+from probe_engine.sources.checkpoints.library import library_call
 from probe_engine.sources.rollouts.record import BadRow, Prompt, RawRollout, RowError
 
 Ending = Literal["logged", "restored", "assumed", "cut", "lost"]
@@ -80,11 +81,9 @@ def prompt_ids(prompt: Prompt, tokenizer: Any) -> tuple[int, ...]:
         ids = _encoded(tokenizer, prompt)
     else:
         messages = [dict(message) for message in prompt]
-        try:
+        # A chat template is a program that comes with the tokenizer.
+        with library_call(lambda words: RowError(f"the chat template refuses the messages: {words}")):
             rendered = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        # A chat template is a program that comes with the tokenizer: it may raise anything.
-        except Exception as error:
-            raise RowError(f"the chat template refuses the messages: {_one_line(error)}") from error
         ids = _encoded(tokenizer, rendered, add_special_tokens=False)
     if not ids:
         raise RowError("the prompt has no tokens")
@@ -169,7 +168,3 @@ def _no_tokenizer() -> ProbeError:
         code="CKPT008",
         commands=("ls CHECKPOINT/tokenizer*",),
     )
-
-
-def _one_line(error: Exception, width: int = 200) -> str:
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"[:width]
