@@ -19,6 +19,7 @@ from probe_engine.report import (
     Histograms,
     Influence,
     MethodInfo,
+    Number,
     RealizedRow,
     RolloutsInfo,
     RunInfo,
@@ -102,6 +103,24 @@ class Heartbeat(Event, tag="heartbeat", frozen=True, kw_only=True):
     """The engine lives, though it has nothing to say."""
 
 
+class Paused(Event, tag="paused", frozen=True, kw_only=True):
+    """The engine waits for a command; any later event but a heartbeat says that it goes on."""
+
+    stage: str
+    """The stage that it waits to begin; empty in the middle of one."""
+    reason: str
+
+
+class Contributions(Event, tag="contributions", frozen=True, kw_only=True):
+    """Contributions to the entropy change among the units measured so far: provisional until all are."""
+
+    ids: list[str]
+    s: list[Number]
+    """+η·s_n, null for role U"""
+    r: list[Number]
+    """−η·r_n"""
+
+
 class Finished(Event, tag="finished", frozen=True, kw_only=True):
     run: RunInfo
 
@@ -125,6 +144,8 @@ AnyEvent = (
     | Part
     | StageFinished
     | Heartbeat
+    | Paused
+    | Contributions
     | Finished
     | Failed
 )

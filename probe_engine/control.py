@@ -1,0 +1,179 @@
+"""Commands to a running engine: `RUN/control.jsonl`, one a line, and the gate that obeys them.
+
+Breakpoints and pauses live here, in the engine: in the screen they would race with it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from probe_engine.events import AnyEvent, FindingEvent, Paused, Progress, StageStarted, Units
+
+POLL_SECONDS = 0.05
+
+
+class Step(msgspec.Struct, frozen=True, tag="step", tag_field="do"):
+    """Run to the next stage's beginning and wait there."""
+
+
+class Continue(msgspec.Struct, frozen=True, tag="continue", tag_field="do"):
+    """Run to the end."""
+
+
+class Pause(msgspec.Struct, frozen=True, tag="pause", tag_field="do"):
+    """Wait after this micro-batch."""
+
+
+class Break(msgspec.Struct, frozen=True, tag="break", tag_field="do"):
+    """Wait at the first finding of this status or a worse one; `never` takes it back."""
+
+    on: Literal["warn", "fail", "never"]
+
+
+class Stop(msgspec.Struct, frozen=True, tag="stop", tag_field="do"):
+    """End the run; what was found stays."""
+
+
+class Rerun(msgspec.Struct, frozen=True, tag="rerun", tag_field="do"):
+    """After the end: run the spec of another run folder, with the loaded model where it is the same."""
+
+    run: str
+
+
+Command = Step | Continue | Pause | Break | Stop | Rerun
+_decoder = msgspec.json.Decoder(Command)
+
+
+class StopRequested(Exception):
+    """The run is to end here."""
+
+
+def send(run: Path, command: Command) -> None:
+    """Appends a command to a run's control file."""
+    with (run / "control.jsonl").open("ab") as control:
+        control.write(msgspec.json.encode(command) + b"\n")
+
+
+class ControlFile:
+    """Reads commands as they are appended; lines that are no command are passed over."""
+
+    def __init__(self, run: Path) -> None:
+        self._path = run / "control.jsonl"
+        self._offset = 0
+
+    def poll(self) -> list[Command]:
+        """The commands since the last look."""
+        try:
+            with self._path.open("rb") as control:
+                control.seek(self._offset)
+                whole, newline, _ = control.read().rpartition(b"\n")
+        except FileNotFoundError:
+            return []
+        self._offset += len(whole) + len(newline)
+        commands: list[Command] = []
+        for line in whole.splitlines():
+            try:
+                commands.append(_decoder.decode(line))
+            except msgspec.DecodeError:
+                continue
+        return commands
+
+
+class Gate:
+    """Holds the engine at stage boundaries, between micro-batches and at breakpoints.
+
+    Args:
+        control: where commands come from.
+        emit: how to say that the engine waits.
+        clock, sleep: for tests.
+    """
+
+    def __init__(
+        self,
+        control: ControlFile,
+        emit: Callable[[AnyEvent], None],
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._control = control
+        self._emit = emit
+        self._sleep = sleep
+        self._parent = os.getppid()
+        self._stepping = False
+        self._steps = 0
+        self._pausing = False
+        self._break_on: tuple[str, ...] = ()
+        self.rerun: Rerun | None = None
+
+    def __call__(self, event: AnyEvent) -> None:
+        """Looks at the commands, and waits where they say so.
+
+        Raises:
+            StopRequested: by a command, or because the process that started this one is gone.
+        """
+        self._read()
+        match event:
+            case StageStarted():
+                if self._stepping and self._steps == 0:
+                    self._wait(event.stage, "step")
+                elif self._stepping:
+                    self._steps -= 1
+            case Progress() | Units():
+                if self._pausing:
+                    self._wait("", "pause")
+            case FindingEvent():
+                if event.finding.status in self._break_on:
+                    self._wait("", f"breakpoint: {event.finding.code}")
+            case _:
+                pass
+
+    def wait_for_rerun(self) -> Rerun | None:
+        """After a run: the next spec, or None when it is time to leave."""
+        while self.rerun is None:
+            try:
+                self._idle()
+            except StopRequested:
+                return None
+        command, self.rerun = self.rerun, None
+        return command
+
+    def _wait(self, stage: str, reason: str) -> None:
+        self._emit(Paused(stage=stage, reason=reason))
+        self._pausing = True
+        steps = self._steps
+        while self._pausing and self._steps == steps:
+            self._idle()
+        self._pausing = False
+        if self._steps:
+            self._steps -= 1
+
+    def _idle(self) -> None:
+        if os.getppid() != self._parent:
+            # Nobody is left to send `continue`: waiting on would leave an orphan.
+            raise StopRequested
+        self._sleep(POLL_SECONDS)
+        self._read()
+
+    def _read(self) -> None:
+        for command in self._control.poll():
+            match command:
+                case Step():
+                    self._stepping, self._steps = True, self._steps + 1
+                case Continue():
+                    self._stepping, self._steps, self._pausing = False, 0, False
+                case Pause():
+                    self._pausing = True
+                case Break():
+                    self._break_on = _AT_OR_ABOVE[command.on]
+                case Stop():
+                    raise StopRequested
+                case Rerun():
+                    self.rerun = command
+
+
+_AT_OR_ABOVE = {"warn": ("warn", "fail", "crash"), "fail": ("fail", "crash"), "never": ()}
