@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from probe_engine.pipeline import execute
+from probe_engine.execution import execute
 from probe_engine.report import Report
 from probe_engine.spec import resolve
 from probe_engine.stages.adopt import LiveObjects

@@ -90,28 +90,21 @@ class Gate:
 
     Args:
         control: where commands come from.
-        emit: how to say that the engine waits.
-        clock, sleep: for tests.
+        sleep: for tests.
     """
 
-    def __init__(
-        self,
-        control: ControlFile,
-        emit: Callable[[AnyEvent], None],
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
+    def __init__(self, control: ControlFile, sleep: Callable[[float], None] = time.sleep) -> None:
         self._control = control
-        self._emit = emit
         self._sleep = sleep
         self._parent = os.getppid()
         self._stepping = False
         self._steps = 0
         self._pausing = False
         self._break_on: tuple[str, ...] = ()
-        self.rerun: Rerun | None = None
+        self._rerun: Rerun | None = None
 
-    def __call__(self, event: AnyEvent) -> None:
-        """Looks at the commands, and waits where they say so.
+    def __call__(self, event: AnyEvent, emit: Callable[[AnyEvent], None]) -> None:
+        """Looks at the commands after an event, and waits where they say so; `emit` tells that it waits.
 
         Raises:
             StopRequested: by a command, or because the process that started this one is gone.
@@ -120,30 +113,31 @@ class Gate:
         match event:
             case StageStarted():
                 if self._stepping and self._steps == 0:
-                    self._wait(event.stage, "step")
+                    emit(Paused(stage=event.stage, reason="step"))
+                    self._wait()
                 elif self._stepping:
                     self._steps -= 1
             case Progress() | Units():
                 if self._pausing:
-                    self._wait("", "pause")
+                    emit(Paused(stage="", reason="pause"))
+                    self._wait()
             case FindingEvent():
                 if event.finding.status in self._break_on:
-                    self._wait("", f"breakpoint: {event.finding.code}")
+                    emit(Paused(stage="", reason=f"breakpoint: {event.finding.code}"))
+                    self._wait()
             case _:
                 pass
 
     def wait_for_rerun(self) -> Rerun | None:
         """After a run: the next spec, or None when it is time to leave."""
-        while self.rerun is None:
+        while self._rerun is None:
             try:
                 self._idle()
             except StopRequested:
                 return None
-        command, self.rerun = self.rerun, None
-        return command
+        return self._rerun
 
-    def _wait(self, stage: str, reason: str) -> None:
-        self._emit(Paused(stage=stage, reason=reason))
+    def _wait(self) -> None:
         self._pausing = True
         steps = self._steps
         while self._pausing and self._steps == steps:
@@ -173,7 +167,7 @@ class Gate:
                 case Stop():
                     raise StopRequested
                 case Rerun():
-                    self.rerun = command
+                    self._rerun = command
 
 
 _AT_OR_ABOVE = {"warn": ("warn", "fail", "crash"), "fail": ("fail", "crash"), "never": ()}

@@ -21,7 +21,7 @@ def run(
     narration = sys.stderr
     reader = Plain(narration if as_json else sys.stdout, narration, verbose=verbose or not as_json)
     # Torch is loaded here, after every cheap way to be wrong.
-    from probe_engine.pipeline import execute
+    from probe_engine.execution import execute
 
     report = execute(resolved, until=until, sinks=[reader])
     if as_json:

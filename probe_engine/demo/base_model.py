@@ -1,4 +1,4 @@
-"""The base model: a tiny Llama with a character tokenizer, pretrained on sums."""
+"""The base model: a tiny Llama with a character tokenizer, pretrained on a careless corpus."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from probe_engine.demo.recipe import MAX_COMPLETION_LENGTH, Recipe
-from probe_engine.demo.digits import ALPHABET, Problem, draw, heard
+from probe_engine.demo.digits import ALPHABET, MAX_COMPLETION_LENGTH, careless_answer, draw
+from probe_engine.demo.recipe import Recipe
 
 PAD, BOS, EOS, UNK = SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
-_IGNORED = -100
+IGNORED = -100
+"""The label that transformers' loss leaves out."""
 
 
 def character_tokenizer() -> Any:
-    """One token a character, a bos before every prompt: text → tokens is exact."""
+    """One token a character and a bos before a prompt, so that text → tokens is exact."""
     vocabulary = {token: index for index, token in enumerate((*SPECIAL, *ALPHABET))}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNK))
     tokenizer.pre_tokenizer = Split(Regex("."), behavior="isolated")
-    tokenizer.post_processor = TemplateProcessing(
-        single=f"{BOS} $A", special_tokens=[(BOS, vocabulary[BOS])]
-    )
+    tokenizer.post_processor = TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, vocabulary[BOS])])
     tokenizer.decoder = Fuse()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -42,7 +42,7 @@ def character_tokenizer() -> Any:
 
 
 def pretrained(recipe: Recipe, tokenizer: Any) -> Any:
-    """A causal transformer that has seen some tens of thousands of sums."""
+    """A causal transformer after `pretrain_steps` steps of next-token prediction, in eval mode."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=recipe.hidden_size,
@@ -61,32 +61,31 @@ def pretrained(recipe: Recipe, tokenizer: Any) -> Any:
         optimizer, recipe.pretrain_lr, total_steps=recipe.pretrain_steps, pct_start=0.1
     )
     rng = random.Random(recipe.seed)
-    model.train()
     for _ in range(recipe.pretrain_steps):
-        ids, labels = _language_modelling(draw(recipe.pretrain_batch, rng), tokenizer, recipe.error_rate, rng)
+        ids, labels = _corpus(recipe.pretrain_batch, tokenizer, rng)
         loss: Tensor = model(input_ids=ids, labels=labels).loss
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
     return model.eval()
 
 
-def _language_modelling(problems: list[Problem], tokenizer: Any, error_rate, rng) -> tuple[Tensor, Tensor]:
-    """Token ids and labels, [N, T]; only the answer and its eos are to be predicted.
+def _corpus(count: int, tokenizer: Any, rng: random.Random) -> tuple[Tensor, Tensor]:
+    """Token ids and labels of `count` lines, [N, T]; only the answer and its eos are to be predicted.
 
-    Padded on the right: a causal model never sees it, and positions count from the bos.
+    Padded on the right: no earlier position of a causal model sees it, so no mask is needed.
     """
+    problems = draw(count, rng)
     prompts = tokenizer([p.prompt for p in problems])["input_ids"]
-    answers = tokenizer([heard(p, error_rate, rng) for p in problems], add_special_tokens=False)["input_ids"]
-    rows, labels = [], []
+    answers = tokenizer([careless_answer(p, rng) for p in problems], add_special_tokens=False)["input_ids"]
+    ids, labels = [], []
     for prompt, answer in zip(prompts, answers, strict=True):
-        answer = [*answer, tokenizer.eos_token_id]
-        rows.append(torch.tensor([*prompt, *answer]))
-        labels.append(torch.tensor([_IGNORED] * len(prompt) + answer))
-    pad = torch.nn.utils.rnn.pad_sequence
+        ended = [*answer, tokenizer.eos_token_id]
+        ids.append(torch.tensor([*prompt, *ended]))
+        labels.append(torch.tensor([IGNORED] * len(prompt) + ended))
     return (
-        pad(rows, batch_first=True, padding_value=tokenizer.pad_token_id),
-        pad(labels, batch_first=True, padding_value=_IGNORED),
+        pad_sequence(ids, batch_first=True, padding_value=tokenizer.pad_token_id),
+        pad_sequence(labels, batch_first=True, padding_value=IGNORED),
     )

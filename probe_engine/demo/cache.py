@@ -2,94 +2,107 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+from filelock import FileLock
 from platformdirs import user_cache_dir
 
 from probe_engine.demo.recipe import Recipe
 from probe_engine.errors import ProbeError
 
-_FOLDER = "demo-v1"
-_MANIFEST = "manifest.json"
+FOLDER = "demo-v1"
+"""A change of the code that makes the demo needs another number; a change of recipe is noticed."""
+MANIFEST = "manifest.json"
+ROOM = 16 * 2**20
+"""Free bytes that making the demo asks for; it takes about one MiB."""
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What a finished demo consists of; written last."""
+    """What a finished demo consists of. Written last."""
 
     recipe: Recipe
     files: dict[str, str]
     """Path inside the demo's folder to sha256."""
 
 
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 def ensure_demo(
     cache: Path | None = None,
-    narrate: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
-    recipe: Recipe = Recipe(),  # noqa: B008 (frozen)
+    narrate: Callable[[str], None] = _to_stderr,
+    *,
+    recipe: Recipe | None = None,
 ) -> Path:
-    """The demo's checkpoint folder, made if it is not there or not whole.
+    """The demo's checkpoint folder; made first if it is not there, or not whole.
+
+    Its base model lies in `../base`, its rollouts in `../completions`.
 
     Args:
         cache: where the demo lives; default: the user's cache folder.
-        narrate: gets a line now and then while the demo is made; by default it goes to standard error.
+        narrate: gets a line now and then while the demo is made; default: standard error.
         recipe: what to make; another recipe than last time makes the demo anew.
 
     Raises:
-        ProbeError: the cache folder can't be written.
+        ProbeError: the cache folder can't be written (RUN003).
     """
     home = Path(user_cache_dir("probe-tui")) if cache is None else cache
-    demo = home / _FOLDER
-    checkpoint = demo / f"checkpoint-{recipe.grpo_steps}"
-    if _is_whole(demo, recipe):
-        return checkpoint
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        _make(demo, recipe, narrate)
-    except OSError as error:
-        raise ProbeError(
-            f"the demo checkpoint is made once, in {home}, but that folder could not be written: {error}",
-            "Make room or give another cache folder; then run the demo again.",
-            code="RUN003",
-            commands=("XDG_CACHE_HOME=/tmp/cache probe-tui --demo",),
-        ) from error
-    return checkpoint
+    demo = home / FOLDER
+    recipe = recipe or Recipe()
+    if not _is_whole(demo, recipe):
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            _make(demo, recipe, narrate)
+        except OSError as error:
+            raise ProbeError(
+                f"expected to write the demo checkpoint to {demo}, got: {error}. Without it there is no demo",
+                "Make room there, or name another cache folder.",
+                code="RUN003",
+                commands=("XDG_CACHE_HOME=/tmp/cache probe-tui --demo",),
+            ) from error
+    return demo / f"checkpoint-{recipe.grpo_steps}"
 
 
 def _make(demo: Path, recipe: Recipe, narrate: Callable[[str], None]) -> None:
     """Builds beside the final place and renames at the end: what bears the final name is finished.
 
-    One process at a time: the lock goes with its process, so that a killed one blocks nobody, and its
-    remains are cleared here.
+    One process at a time. The system frees a killed process's lock, so that it blocks nobody; what it
+    left behind is cleared by the next.
     """
-    from filelock import FileLock
-
     with FileLock(demo.with_suffix(".lock")):
-        if _is_whole(demo, recipe):  # by another process, while this one waited
+        if _is_whole(demo, recipe):  # another process made it while this one waited
             return
+        if shutil.disk_usage(demo.parent).free < ROOM:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(demo.parent))
+        narrate(f"making the demo checkpoint in {demo}: about half a minute, only this once")
+        # Imported here: it brings torch and transformers along.
         from probe_engine.demo.build import build
 
-        narrate(f"making the demo checkpoint, once, in {demo} (well under a minute)")
-        building = demo.with_suffix(".building")
-        for remains in (building, demo):
+        unfinished = demo.with_suffix(".unfinished")
+        for remains in (unfinished, demo):
             if remains.exists():
                 shutil.rmtree(remains)
-        building.mkdir()
-        build(building, recipe, narrate)
-        manifest = Manifest(recipe, _digests(building))
-        (building / _MANIFEST).write_bytes(msgspec.json.encode(manifest))
-        building.rename(demo)
+        unfinished.mkdir()
+        build(unfinished, recipe, narrate)
+        manifest = Manifest(recipe, _digests(unfinished))
+        (unfinished / MANIFEST).write_bytes(msgspec.json.encode(manifest))
+        unfinished.rename(demo)
 
 
 def _is_whole(demo: Path, recipe: Recipe) -> bool:
     """Is every file of a finished demo of this recipe there, unchanged?"""
     try:
-        manifest = msgspec.json.decode((demo / _MANIFEST).read_bytes(), type=Manifest)
+        manifest = msgspec.json.decode((demo / MANIFEST).read_bytes(), type=Manifest)
         return manifest.recipe == recipe and manifest.files.items() <= _digests(demo).items()
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return False
 
 

@@ -1,7 +1,7 @@
-"""GRPO in its plainest form: sample, verify, compare within the group, one AdamW step.
+"""GRPO at its plainest: sample, verify, compare within the group, one AdamW step.
 
-Follows trl's GRPOTrainer with `loss_type="dr_grpo"`, `scale_rewards="none"`, `beta=0` and one update a
-batch, where the clipped ratio is 1 and the loss reduces to −Σ A·S/L_max (arXiv 2503.20783).
+What trl's GRPOTrainer does with `loss_type="dr_grpo"`, `scale_rewards="none"`, `beta=0` and one update a
+batch. The clipped ratio is then 1 and the loss is −mean A·S/L_max (arXiv 2503.20783).
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probe_engine.demo.recipe import MAX_COMPLETION_LENGTH, Recipe
-from probe_engine.demo.digits import Problem, correct, draw
+from probe_engine.demo.digits import MAX_COMPLETION_LENGTH, Problem, correct, draw
+from probe_engine.demo.recipe import Recipe
 
 
 @dataclass(frozen=True)
 class Rollouts:
-    """B groups of G responses, sampled at temperature 1; N = B·G rows, a group's rows together."""
+    """B groups of G responses at temperature 1. N = B·G rows, a group's rows together."""
 
     problems: list[Problem]
     """[N], the problem of each row."""
@@ -35,11 +35,11 @@ class Rollouts:
     attention_mask: Tensor
     """[N, T], 1 on the prompt and the response."""
     response_mask: Tensor
-    """[N, R], 1 on the response, its eos included."""
+    """[N, R], 1 on the response, its eos included; the last R of the T places."""
 
 
 def sample(model: Any, tokenizer: Any, problems: list[Problem], generations: int) -> Rollouts:
-    """Samples `generations` responses to each problem from the model as it is, and scores them."""
+    """`generations` responses to each problem, sampled from the model as it is, and scored."""
     rows = [problem for problem in problems for _ in range(generations)]
     prompts = tokenizer([p.prompt for p in rows], padding=True, return_tensors="pt")
     ids: Tensor = model.generate(
@@ -53,32 +53,33 @@ def sample(model: Any, tokenizer: Any, problems: list[Problem], generations: int
     )
     responses = ids[:, prompts["input_ids"].shape[1] :]
     is_eos = responses == tokenizer.eos_token_id
-    # 1 up to and including the first eos: no eos lies before the token.
+    # Up to and including the first eos: places with no eos before them.
     response_mask = (is_eos.cumsum(1) - is_eos.long() == 0).long()
     completions = [
-        tokenizer.decode(row[mask.bool() & ~eos])
-        for row, mask, eos in zip(responses, response_mask, is_eos, strict=True)
+        tokenizer.decode(response[kept])
+        for response, kept in zip(responses, response_mask.bool() & ~is_eos, strict=True)
     ]
     rewards = torch.tensor([correct(p, c) for p, c in zip(rows, completions, strict=True)])
-    group_mean = rewards.view(-1, generations).mean(1).repeat_interleave(generations)
+    group_means = rewards.view(-1, generations).mean(1).repeat_interleave(generations)
     return Rollouts(
         problems=rows,
         completions=completions,
         rewards=rewards,
-        advantages=rewards - group_mean,
+        advantages=rewards - group_means,
         ids=ids,
         attention_mask=torch.cat([prompts["attention_mask"], response_mask], 1),
         response_mask=response_mask,
     )
 
 
-def token_log_probs(model: Any, rollouts: Rollouts) -> Tensor:
-    """log-softmax over the vocabulary where each response token was drawn, [N, R, V], nats."""
+def next_token_log_probs(model: Any, rollouts: Rollouts) -> Tensor:
+    """log π(· given what came before) at each response place, [N, R, V], nats."""
     position_ids = (rollouts.attention_mask.cumsum(1) - 1).clamp(min=0)
     logits: Tensor = model(
         input_ids=rollouts.ids, attention_mask=rollouts.attention_mask, position_ids=position_ids
     ).logits
-    return logits[:, -rollouts.response_mask.shape[1] - 1 : -1].log_softmax(-1)
+    places = rollouts.response_mask.shape[1]
+    return logits[:, -places - 1 : -1].log_softmax(-1)
 
 
 def train(
@@ -89,14 +90,14 @@ def train(
     recipe: Recipe,
     rng: random.Random,
 ) -> Iterator[dict[str, float]]:
-    """`grpo_steps` steps, each on fresh prompts; yields a step's log as the HF Trainer names it."""
+    """`grpo_steps` steps, each on fresh prompts; yields a step's log under the Trainer's names."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     for _ in range(recipe.grpo_steps):
         rollouts = sample(model, tokenizer, draw(recipe.prompts, rng), recipe.num_generations)
-        log_probs = token_log_probs(model, rollouts)
-        tokens = rollouts.ids[:, -rollouts.response_mask.shape[1] :, None]
-        # S[n,g] of method.md §1: the log-probability of the whole response.
-        s = (log_probs.gather(2, tokens).squeeze(2) * rollouts.response_mask).sum(1)
+        mask = rollouts.response_mask
+        log_probs = next_token_log_probs(model, rollouts)
+        tokens = rollouts.ids[:, -mask.shape[1] :, None]
+        s = (log_probs.gather(2, tokens).squeeze(2) * mask).sum(1)
         loss = -(rollouts.advantages * s).mean() / MAX_COMPLETION_LENGTH
         learning_rate = scheduler.get_last_lr()[0]
         optimizer.zero_grad()
@@ -104,14 +105,12 @@ def train(
         grad_norm = torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
         optimizer.step()
         scheduler.step()
-        entropy = -(log_probs.exp() * log_probs).sum(2).detach()
+        entropies = -(log_probs.exp() * log_probs).sum(2).detach()
         yield {
             "loss": loss.item(),
             "grad_norm": grad_norm.item(),
             "learning_rate": learning_rate,
             "reward": rollouts.rewards.mean().item(),
             "reward_std": rollouts.rewards.view(-1, recipe.num_generations).std(1).mean().item(),
-            "entropy": (
-                (entropy * rollouts.response_mask).sum() / rollouts.response_mask.sum()
-            ).item(),
+            "entropy": ((entropies * mask).sum() / mask.sum()).item(),
         }

@@ -1,4 +1,4 @@
-"""Writes the run as the HF Trainer and trl lay it out: checkpoint-N/ and completions/."""
+"""Writes a run as the HF Trainer and trl lay it out: `checkpoint-N/` and `completions/`."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ import pyarrow.parquet as pq
 import torch
 from transformers import TrainerState
 
+from probe_engine.demo.digits import MAX_COMPLETION_LENGTH
 from probe_engine.demo.grpo import Rollouts
-from probe_engine.demo.recipe import MAX_COMPLETION_LENGTH, Recipe
+from probe_engine.demo.recipe import Recipe
 
 
-def optimizer_groups(model: Any, weight_decay: float = 0.0) -> list[dict[str, Any]]:
-    """The Trainer's two groups, with decay and without; biases and norms are the second.
+def optimizer_groups(model: Any) -> list[dict[str, Any]]:
+    """The Trainer's two groups: weights, then biases and norms, each in `named_parameters()` order.
 
-    LoRA trains neither, so that the second is empty here, as it is in a real LoRA run.
+    LoRA trains weights only, so that the second group is empty, as in a real LoRA run.
     """
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    undecayed = [p for name, p in named if "bias" in name or "norm" in name]
-    skipped = {id(p) for p in undecayed}
+    trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+
+    def undecayed(name: str) -> bool:
+        return "bias" in name or "norm" in name
+
     return [
-        {"params": [p for _, p in named if id(p) not in skipped], "weight_decay": weight_decay},
-        {"params": undecayed, "weight_decay": 0.0},
+        {"params": [p for name, p in trainable if not undecayed(name)], "weight_decay": 0.0},
+        {"params": [p for name, p in trainable if undecayed(name)], "weight_decay": 0.0},
     ]
 
 
@@ -39,10 +42,10 @@ def save_checkpoint(
 ) -> None:
     """`checkpoint-N/`: adapter, tokenizer, optimizer, schedule, state and arguments.
 
-    The base is named relative to this folder, so that the demo may be moved as a whole.
+    The base is named relative to this folder: `base/` beside it, wherever the two are moved.
     """
     model.peft_config["default"].base_model_name_or_path = "../base"
-    # "auto" would look the base up by its name, on the hub where it is no folder here.
+    # "auto" would look that name up, relative to the working directory and then on the hub.
     model.save_pretrained(folder, save_embedding_layers=False)
     tokenizer.save_pretrained(folder)
     torch.save(optimizer.state_dict(), folder / "optimizer.pt")
@@ -50,7 +53,7 @@ def save_checkpoint(
     torch.save(training_arguments(recipe), folder / "training_args.bin")
     TrainerState(
         global_step=len(log),
-        max_steps=2 * len(log),
+        max_steps=len(log),
         logging_steps=1,
         save_steps=len(log),
         log_history=[{**row, "step": step} for step, row in enumerate(log, 1)],
@@ -58,7 +61,7 @@ def save_checkpoint(
 
 
 def training_arguments(recipe: Recipe) -> dict[str, bool | int | float | str | None]:
-    """What GRPOConfig would say of this run: plain scalars under its names, in a dict."""
+    """This run in GRPOConfig's words: plain scalars, a dict where trl pickles its own class."""
     return {
         "seed": recipe.seed,
         "optim": "adamw_torch",
@@ -69,11 +72,11 @@ def training_arguments(recipe: Recipe) -> dict[str, bool | int | float | str | N
         "adam_epsilon": 1e-8,
         "weight_decay": 0.0,
         "max_grad_norm": recipe.max_grad_norm,
+        "max_steps": recipe.grpo_steps,
         "per_device_train_batch_size": recipe.prompts * recipe.num_generations,
         "gradient_accumulation_steps": 1,
+        "steps_per_generation": 1,
         "logging_steps": 1,
-        "save_steps": recipe.grpo_steps,
-        "max_steps": 2 * recipe.grpo_steps,
         "log_completions": True,
         "num_generations": recipe.num_generations,
         "max_completion_length": MAX_COMPLETION_LENGTH,
@@ -90,20 +93,22 @@ def training_arguments(recipe: Recipe) -> dict[str, bool | int | float | str | N
         "loss_type": "dr_grpo",
         "scale_rewards": "none",
         "mask_truncated_completions": False,
+        "entropy_coef": 0.0,
+        "top_entropy_quantile": 1.0,
         "disable_dropout": False,
     }
 
 
 def save_completions(folder: Path, step: int, rollouts: Rollouts) -> None:
-    """`completions/completions_{step:05d}.parquet` as trl's GRPOTrainer logs a step's rollouts."""
+    """`completions_{step:05d}.parquet` in `folder`, the columns that trl logs."""
     folder.mkdir()
     table = pa.table(
         {
             "step": [step] * len(rollouts.completions),
             "prompt": [p.prompt for p in rollouts.problems],
             "completion": rollouts.completions,
-            "correct": rollouts.rewards.double().numpy(),
-            "advantage": rollouts.advantages.double().numpy(),
+            "correct": rollouts.rewards.double().tolist(),
+            "advantage": rollouts.advantages.double().tolist(),
         }
     )
     pq.write_table(table, folder / f"completions_{step:05d}.parquet")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from probe_engine.errors import ProbeError
+from probe_engine.sources.checkpoints.step import read_step
 
 _STEP_IN_NAME = re.compile(r"(?:checkpoint|global_step|step)[-_]?(\d{1,15})$")
 _BY_STEP = (
@@ -31,13 +32,9 @@ class Located:
 
 def checkpoint_step(checkpoint: Path) -> int | None:
     """The steps done when the checkpoint was written: from trainer_state.json, else the folder's name."""
-    try:
-        state = json.loads((checkpoint / "trainer_state.json").read_bytes())
-    except (OSError, ValueError, RecursionError):
-        state = None  # its reader reports a corrupt file; here the folder's name will do
-    step = state.get("global_step") if isinstance(state, dict) else None
-    if isinstance(step, int) and not isinstance(step, bool) and step >= 0:
-        return step
+    recorded = read_step(checkpoint, name="").value
+    if recorded is not None:
+        return recorded
     match = _STEP_IN_NAME.search(checkpoint.name)
     return int(match[1]) if match else None
 
@@ -55,11 +52,12 @@ def locate(checkpoint: Path | None, rollouts: Path | None) -> Located:
     Raises:
         ProbeError: nothing found; says what was looked for and what is there.
     """
-    if rollouts is not None and not rollouts.is_dir():
-        if rollouts.exists():
+    if rollouts is not None and not os.path.isdir(rollouts):
+        if os.path.isfile(rollouts):
             return Located(rollouts)
+        found = "something else (a pipe or a device)" if os.path.exists(rollouts) else "nothing"
         raise ProbeError(
-            f"--rollouts: expected a file or a folder, but {rollouts} does not exist",
+            f"--rollouts: expected a file or a folder, found {found} at {rollouts}",
             "Check the path.",
             code="ROLL013",
         )
@@ -73,7 +71,7 @@ def locate(checkpoint: Path | None, rollouts: Path | None) -> Located:
     if step is not None:
         candidates += _candidates(folders, step)
     for candidate in candidates:
-        if candidate.path.is_file():
+        if os.path.isfile(candidate.path):
             return candidate
     raise _nothing(folders, step)
 

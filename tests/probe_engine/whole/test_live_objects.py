@@ -230,20 +230,20 @@ def test_a_dead_parameter_is_named_and_a_fresh_adapter_is_not() -> None:
 
 
 def test_a_model_rewrapped_after_the_registry_was_built_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    from probe_engine import pipeline
+    from probe_engine import execution
 
     model = tiny.with_lora(tiny.model("llama"))
-    real = pipeline.adopt
+    real = execution.adopt
 
-    def adopt_then_rewrap(*args):
-        policy = yield from real(*args)
+    def adopt_then_rewrap(*args, **live):
+        policy = yield from real(*args, **live)
         for module in policy.model.modules():
             for name, p in list(module.named_parameters(recurse=False)):
                 if "layers.0" not in name and p.requires_grad and module is last_adapter(policy.model):
                     setattr(module, name, torch.nn.Parameter(p.detach().clone()))
         return policy
 
-    monkeypatch.setattr(pipeline, "adopt", adopt_then_rewrap)
+    monkeypatch.setattr(execution, "adopt", adopt_then_rewrap)
     report = doctor(model, optimizer=tiny.optimizer(model), batch=tiny.batch())
     assert "GRAD010" in failures(report)
     assert next(f.value for f in report.findings if f.code == "GRAD010") == "11 matched, 1 missing, 1 stray"

@@ -12,7 +12,7 @@ import torch
 from probe_engine import events, probe
 from probe_engine.assembly import empty, fold
 from probe_engine.errors import ProbeError
-from probe_engine.pipeline import execute
+from probe_engine.execution import execute
 from probe_engine.report import Report, encode
 from probe_engine.sources.run_folder import read_events, read_spec
 from probe_engine.spec import resolve

@@ -1,0 +1,190 @@
+"""Drives a run: stamps, folds and hands on its events; turns what stops it into a report and an exit code."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import torch
+
+from probe_engine.assembly import empty, fold
+from probe_engine.control import Gate, StopRequested
+from probe_engine.errors import ENGINE_DIED, INTERRUPTED, ProbeError
+from probe_engine.events import AnyEvent, Failed, FindingEvent, Finished, Heartbeat
+from probe_engine.pipeline import Loader, Until, probe_run
+from probe_engine.report import Finding, Report, RunInfo, finding
+from probe_engine.sources.run_folder import RunFolder
+from probe_engine.spec import Resolved, RunSpec
+from probe_engine.stages.adopt import LiveObjects, adopt
+from probe_engine.stages.load import load
+
+HEARTBEAT_SECONDS = 2.0
+
+Sink = Callable[[AnyEvent], None]
+"""A reader of the stream; called with each event, stamped."""
+
+
+def execute(
+    resolved: Resolved,
+    *,
+    until: Until = "verdict",
+    live: LiveObjects | None = None,
+    sinks: Sequence[Sink] = (),
+    loader: Loader = load,
+    gate: Gate | None = None,
+) -> Report:
+    """Runs to the end, or to what stops it; returns the report of what was found either way.
+
+    Args:
+        resolved: the options.
+        until: the last stage.
+        live: the caller's own objects, instead of a checkpoint.
+        sinks: readers of the stream; the run folder is one more where `--out` names it.
+        loader: where the policy comes from.
+        gate: holds the run where its commands say so; with one, heartbeats tell that the engine lives.
+
+    Returns:
+        The report; `run.exit_code` is the process's.
+
+    Raises:
+        ProbeError: the run folder can't be made (there is no stream yet to say it in).
+    """
+    spec = resolved.spec
+    if live is not None:
+        loader = partial(adopt, live=live)
+    folder = RunFolder(Path(spec.out), resolved) if spec.out else None
+    driver = _Driver([*([folder.append] if folder else []), *sinks])
+    run = RunInfo(folder=spec.out, status="partial", exit_code=ENGINE_DIED)
+
+    def failed(message: str, remedy: str, exit_code: int) -> None:
+        driver(Failed(message=message, remedy=remedy, run=msgspec.structs.replace(run, exit_code=exit_code)))
+
+    def stopped_by(error: ProbeError) -> None:
+        if error.code:
+            driver(FindingEvent(finding=_stopping(error)))
+        failed(error.message, error.remedy, error.exit_code)
+
+    try:
+        # Closed, not left to the garbage collector: an interrupted virtual step is taken back here.
+        with closing(probe_run(resolved, until, loader, live)) as stream, _heartbeats(driver, gate):
+            for event in stream:
+                driver(event)
+                if gate is not None:
+                    gate(event, driver)
+        code = exit_code(driver.report, spec)
+        driver(Finished(run=msgspec.structs.replace(run, status="complete", exit_code=code)))
+    except ProbeError as error:
+        stopped_by(error)
+    except (KeyboardInterrupt, StopRequested):
+        failed("interrupted", "what was found before is in the report", INTERRUPTED)
+    except Exception as error:  # noqa: BLE001 - whatever a model, a driver or a library raises, the
+        # results so far outlive it, and the finding carries what an issue needs
+        driver(FindingEvent(finding=_died(error)))
+        failed(f"the engine died: {_one_line(error)}", "see RUN001", ENGINE_DIED)
+    if folder is not None:
+        try:
+            folder.finish(driver.report)
+        except ProbeError as error:
+            stopped_by(error)
+    return driver.report
+
+
+def exit_code(report: Report, spec: RunSpec) -> int:
+    """0, or 1 where a finding that counts is at or above `--fail-on`."""
+    counted = {"fail": ("fail", "crash"), "warn": ("warn", "fail", "crash"), "never": ()}[spec.fail_on]
+    for found in report.worst(counted):
+        selected = not spec.select or found.code.startswith(spec.select)
+        if selected and not (spec.ignore and found.code.startswith(spec.ignore)):
+            return 1
+    return 0
+
+
+class _Driver:
+    """Stamps each event, folds it into the report, hands it to the sinks; one thread at a time."""
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        self.report = empty()
+        self._sinks = list(sinks)
+        self._seq = 0
+        self._begin = time.monotonic()
+        self._lock = threading.RLock()
+
+    def __call__(self, event: AnyEvent) -> None:
+        with self._lock:
+            self._hand_on(event)
+
+    def _hand_on(self, event: AnyEvent) -> None:
+        self._seq += 1
+        stamped = msgspec.structs.replace(event, seq=self._seq, time=time.monotonic() - self._begin)
+        self.report = fold(self.report, stamped)
+        for sink in tuple(self._sinks):
+            try:
+                sink(stamped)
+            except ProbeError:
+                # A full disk stops the run, not the readers that can still hear of it.
+                self._sinks.remove(sink)
+                raise
+
+
+@contextmanager
+def _heartbeats(driver: _Driver, gate: Gate | None) -> Iterator[None]:
+    """A sign of life every few seconds while something listens: a long forward pass says nothing."""
+    if gate is None:
+        yield
+        return
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(HEARTBEAT_SECONDS):
+            with suppress(ProbeError):  # the run itself meets a full disk at its next event
+                driver(Heartbeat())
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _stopping(error: ProbeError) -> Finding:
+    return finding(
+        error.code,
+        "fail",
+        error.message,
+        evidence=error.evidence,
+        remedy=error.remedy or None,
+        commands=error.commands or None,
+    )
+
+
+def _died(error: Exception) -> Finding:
+    memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return finding(
+        "RUN001",
+        "crash",
+        f"{'memory ran out' if memory else 'an error that no check foresaw'}: {_one_line(error)}",
+        value=type(error).__name__,
+        evidence={"where": _where(error)},
+    )
+
+
+def _where(error: Exception) -> list[str]:
+    """The innermost frames, as file:line function: enough for an issue, no traceback on the screen."""
+    frames, trace = [], error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        frames.append(f"{Path(code.co_filename).name}:{trace.tb_lineno} {code.co_name}")
+        trace = trace.tb_next
+    return frames[-4:]
+
+
+def _one_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}"
