@@ -28,7 +28,8 @@ def probe(
         target: a checkpoint's path, or a live model.
         optimizer: the live model's optimizer, of Adam's family.
         batch: its rollouts: a sequence of native-format dicts (interface.md), or trl's dict of tensors
-            {prompt_ids, prompt_mask, completion_ids, completion_mask, advantages, num_generations}.
+            {prompt_ids, prompt_mask, completion_ids, completion_mask, advantages}, equal prompts
+            in a row being a group; or a `types.Batch`, taken as it is.
         tokenizer: needed where the batch holds text.
         options: those of the command line (`rollouts=`, `micro_batch=`, `lr=`, `out=`, …).
 

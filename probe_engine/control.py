@@ -80,7 +80,7 @@ class ControlFile:
         for line in whole.splitlines():
             try:
                 commands.append(_decoder.decode(line))
-            except msgspec.DecodeError:
+            except (ValueError, RecursionError):  # what msgspec raises for any bytes at all
                 continue
         return commands
 

@@ -26,6 +26,7 @@ from probe_engine.report import (
     Tool,
     UnitRow,
     Verdict,
+    to_json,
 )
 from probe_engine.spec import Setting
 
@@ -155,7 +156,7 @@ KINDS = frozenset(t.__struct_config__.tag for t in AnyEvent.__args__)
 
 def encode(event: Event) -> bytes:
     """One JSON line, newline included."""
-    return msgspec.json.encode(event) + b"\n"
+    return to_json(event) + b"\n"
 
 
 def decode(line: bytes) -> AnyEvent | None:

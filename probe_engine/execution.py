@@ -111,7 +111,7 @@ class _Driver:
         self.report = empty()
         self._sinks = list(sinks)
         self._seq = 0
-        self._begin = time.monotonic()
+        self._begin = self._last = time.monotonic()
         self._lock = threading.RLock()
 
     def __call__(self, event: AnyEvent) -> None:
@@ -120,7 +120,15 @@ class _Driver:
 
     def _hand_on(self, event: AnyEvent) -> None:
         self._seq += 1
-        stamped = msgspec.structs.replace(event, seq=self._seq, time=time.monotonic() - self._begin)
+        now = time.monotonic()
+        if isinstance(event, FindingEvent):
+            # A check's cost is the time since the event before it.
+            took = 1000 * (now - self._last)
+            event = msgspec.structs.replace(
+                event, finding=msgspec.structs.replace(event.finding, duration_ms=took)
+            )
+        self._last = now
+        stamped = msgspec.structs.replace(event, seq=self._seq, time=now - self._begin)
         self.report = fold(self.report, stamped)
         for sink in tuple(self._sinks):
             try:

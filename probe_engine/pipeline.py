@@ -53,7 +53,15 @@ def probe_run(
             return
         measured = yield from _timed(
             "measure",
-            measure(policy, units, method, checked.preconditioner, checked.panel, spec.memory_budget_bytes),
+            measure(
+                policy,
+                units,
+                method,
+                checked.preconditioner,
+                checked.panel,
+                policy.optimizer.lr,
+                spec.memory_budget_bytes,
+            ),
         )
         eta = learning_rate(policy)
         estimates = yield from _timed("estimate", estimate(eta, measured))

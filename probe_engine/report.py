@@ -376,7 +376,27 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 def encode(report: Report) -> bytes:
     """The report as indented JSON; not-a-number becomes null."""
-    return msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
+    return msgspec.json.format(to_json(report), indent=2) + b"\n"
+
+
+def to_json(value: msgspec.Struct) -> bytes:
+    """A wire type as JSON. A file name that is no Unicode gets question marks for what is none."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_encodable(msgspec.to_builtins(value)))
+
+
+def _encodable(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode("utf-8", "replace").decode()
+        case dict():
+            return {_encodable(key): _encodable(held) for key, held in value.items()}
+        case list() | tuple():
+            return [_encodable(held) for held in value]
+        case _:
+            return value
 
 
 def json_schema() -> dict[str, Any]:

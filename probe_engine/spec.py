@@ -78,7 +78,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     @property
     def memory_budget_bytes(self) -> int:
         """`memory_budget` in bytes."""
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]i?B|B)?\s*", self.memory_budget, re.I)
+        match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*([KMGT]i?B|B)?\s*", self.memory_budget, re.I)
         if match is None:
             raise UsageError(
                 f"--memory-budget: expected a size such as 4GiB or 500MiB, got {self.memory_budget!r}"

@@ -122,6 +122,8 @@ class Policy:
     optimizer: OptimizerState
     trainer: Mapping[str, Scalar] = field(default_factory=dict)
     """The trainer's plain scalar arguments (`loss_type`, `temperature`, …), as far as known."""
+    step: int | None = None
+    """Optimizer steps done when the checkpoint was written, where anything tells it."""
 
 
 @dataclass(frozen=True)

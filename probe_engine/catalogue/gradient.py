@@ -88,4 +88,14 @@ ENTRIES = (
         "the buffers were built, its parameters are other objects, and every lookup misses.",
         "Build registry, optimizer and buffers once, after the last wrapping.",
     ),
+    Entry(
+        "GRAD011",
+        "finite gradients",
+        "S or a gradient is not finite",
+        "A NaN or an infinity in S, X, Y or P·Y spreads to every dot product that it takes part in; those "
+        "are null in the report. A weight is not finite (CKPT006), the forward overflows in this dtype, "
+        "an advantage is huge, or a v̂ of 0 meets an ε of 0.",
+        "See CKPT006 first, and look at what is named.",
+        ("probe-tui CHECKPOINT --dtype float32",),
+    ),
 )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from probe_engine.model.gradient_flow import GradContext, Gradients, Graph
 from probe_engine.registry import ParameterRegistry, ParameterVector
@@ -91,6 +92,36 @@ def graph(seen: Graph, registry: ParameterRegistry) -> list[Finding]:
             ),
         ]
     return [logits, s, finding("GRAD006", "ok", f"‖∂S/∂embeddings‖ = {norm:.3g}", value=norm)]
+
+
+def finite(named: Mapping[str, Tensor | ParameterVector], registry: ParameterRegistry) -> Finding:
+    """GRAD011.
+
+    Args:
+        named: what to look at, by name: S, or vectors over the registry.
+    """
+    broken = []
+    for which, values in named.items():
+        if isinstance(values, Tensor):
+            count = int((~torch.isfinite(values)).sum())
+            broken += [f"{which} of {count} responses"] if count else []
+        else:
+            broken += [
+                f"{which}: {name}"
+                for (name, _), tensor in zip(registry, values.tensors, strict=True)
+                if tensor is not None and not torch.isfinite(tensor).all()
+            ]
+    if not broken:
+        return finding("GRAD011", "ok", f"{', '.join(named)} finite")
+    return finding(
+        "GRAD011",
+        "fail",
+        f"expected finite {', '.join(named)}, found NaN or infinity in {len(broken)} of their tensors, "
+        f"{broken[0]} first: what they take part in is null",
+        value=len(broken),
+        threshold=0,
+        evidence={"parameters": _some(broken)},
+    )
 
 
 def weights(seen: Gradients) -> Finding:

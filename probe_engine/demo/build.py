@@ -23,10 +23,9 @@ from probe_engine.demo.trainer_layout import optimizer_groups, save_checkpoint, 
 def build(folder: Path, recipe: Recipe, narrate: Callable[[str], None]) -> None:
     """Writes `base/`, `checkpoint-N/` and `completions/` into an empty folder.
 
-    On one machine and number of threads, one recipe gives one set of weights. The caller's random state
-    stays as it was.
+    On one machine, one recipe gives one set of weights. The caller's random state stays as it was.
     """
-    with torch.random.fork_rng(devices=[]), _quiet():
+    with torch.random.fork_rng(devices=[]), _one_thread(), _quiet():
         torch.manual_seed(recipe.seed)
         narrate(
             f"pretraining a {recipe.layers}-layer transformer to sort digits: {recipe.pretrain_steps} steps"
@@ -61,6 +60,20 @@ def build(folder: Path, recipe: Recipe, narrate: Callable[[str], None]) -> None:
         # trl logs rollouts after the update that they serve: those of checkpoint N's weights bear N + 1.
         rollouts = sample(policy, tokenizer, draw(recipe.prompts, rng), recipe.num_generations)
         save_completions(folder / "completions", step + 1, rollouts)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Matrices this small gain nothing from a second thread, and sums then don't depend on the number.
+
+    Where other programs hold the cores, threads that wait for each other made this ten times slower.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager

@@ -18,7 +18,6 @@ from probe_engine.demo.recipe import Recipe
 from probe_engine.errors import ProbeError
 
 FOLDER = "demo-v1"
-"""A change of the code that makes the demo needs another number; a change of recipe is noticed."""
 MANIFEST = "manifest.json"
 ROOM = 16 * 2**20
 """Free bytes that making the demo asks for; it takes about one MiB."""
@@ -28,6 +27,8 @@ class Manifest(msgspec.Struct, frozen=True):
     """What a finished demo consists of. Written last."""
 
     recipe: Recipe
+    source: dict[str, str]
+    """This package's files to sha256: what another version made is made anew."""
     files: dict[str, str]
     """Path inside the demo's folder to sha256."""
 
@@ -92,7 +93,7 @@ def _make(demo: Path, recipe: Recipe, narrate: Callable[[str], None]) -> None:
                 shutil.rmtree(remains)
         unfinished.mkdir()
         build(unfinished, recipe, narrate)
-        manifest = Manifest(recipe, _digests(unfinished))
+        manifest = Manifest(recipe, _source(), _digests(unfinished))
         (unfinished / MANIFEST).write_bytes(msgspec.json.encode(manifest))
         unfinished.rename(demo)
 
@@ -101,14 +102,19 @@ def _is_whole(demo: Path, recipe: Recipe) -> bool:
     """Is every file of a finished demo of this recipe there, unchanged?"""
     try:
         manifest = msgspec.json.decode((demo / MANIFEST).read_bytes(), type=Manifest)
-        return manifest.recipe == recipe and manifest.files.items() <= _digests(demo).items()
+        made_so = (manifest.recipe, manifest.source) == (recipe, _source())
+        return made_so and manifest.files.items() <= _digests(demo).items()
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return False
 
 
-def _digests(folder: Path) -> dict[str, str]:
+def _source() -> dict[str, str]:
+    return _digests(Path(__file__).parent, "*.py")
+
+
+def _digests(folder: Path, pattern: str = "*") -> dict[str, str]:
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
+        for path in sorted(folder.rglob(pattern))
         if path.is_file()
     }

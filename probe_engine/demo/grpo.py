@@ -99,7 +99,7 @@ def train(
         tokens = rollouts.ids[:, -mask.shape[1] :, None]
         s = (log_probs.gather(2, tokens).squeeze(2) * mask).sum(1)
         loss = -(rollouts.advantages * s).mean() / MAX_COMPLETION_LENGTH
-        learning_rate = scheduler.get_last_lr()[0]
+        learning_rate = float(scheduler.get_last_lr()[0])
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         grad_norm = torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)

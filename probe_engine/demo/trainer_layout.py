@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -60,43 +61,43 @@ def save_checkpoint(
     ).save_to_json(str(folder / "trainer_state.json"))
 
 
-def training_arguments(recipe: Recipe) -> dict[str, bool | int | float | str | None]:
-    """This run in GRPOConfig's words: plain scalars, a dict where trl pickles its own class."""
-    return {
-        "seed": recipe.seed,
-        "optim": "adamw_torch",
-        "learning_rate": recipe.learning_rate,
-        "lr_scheduler_type": "constant",
-        "adam_beta1": 0.9,
-        "adam_beta2": 0.999,
-        "adam_epsilon": 1e-8,
-        "weight_decay": 0.0,
-        "max_grad_norm": recipe.max_grad_norm,
-        "max_steps": recipe.grpo_steps,
-        "per_device_train_batch_size": recipe.prompts * recipe.num_generations,
-        "gradient_accumulation_steps": 1,
-        "steps_per_generation": 1,
-        "logging_steps": 1,
-        "log_completions": True,
-        "num_generations": recipe.num_generations,
-        "max_completion_length": MAX_COMPLETION_LENGTH,
-        "temperature": 1.0,
-        "top_p": 1.0,
-        "top_k": 0,
-        "min_p": None,
-        "repetition_penalty": 1.0,
-        "use_vllm": False,
-        "beta": 0.0,
-        "num_iterations": 1,
-        "epsilon": 0.2,
-        "importance_sampling_level": "token",
-        "loss_type": "dr_grpo",
-        "scale_rewards": "none",
-        "mask_truncated_completions": False,
-        "entropy_coef": 0.0,
-        "top_entropy_quantile": 1.0,
-        "disable_dropout": False,
-    }
+def training_arguments(recipe: Recipe) -> SimpleNamespace:
+    """This run in GRPOConfig's words; an object with attributes, as trl pickles one."""
+    return SimpleNamespace(
+        seed=recipe.seed,
+        optim="adamw_torch",
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type="constant",
+        adam_beta1=0.9,
+        adam_beta2=0.999,
+        adam_epsilon=1e-8,
+        weight_decay=0.0,
+        max_grad_norm=recipe.max_grad_norm,
+        max_steps=recipe.grpo_steps,
+        per_device_train_batch_size=recipe.prompts * recipe.num_generations,
+        gradient_accumulation_steps=1,
+        steps_per_generation=1,
+        logging_steps=1,
+        log_completions=True,
+        num_generations=recipe.num_generations,
+        max_completion_length=MAX_COMPLETION_LENGTH,
+        temperature=1.0,
+        top_p=1.0,
+        top_k=0,
+        min_p=None,
+        repetition_penalty=1.0,
+        use_vllm=False,
+        beta=0.0,
+        num_iterations=1,
+        epsilon=0.2,
+        importance_sampling_level="token",
+        loss_type="dr_grpo",
+        scale_rewards="none",
+        mask_truncated_completions=False,
+        entropy_coef=0.0,
+        top_entropy_quantile=1.0,
+        disable_dropout=False,
+    )
 
 
 def save_completions(folder: Path, step: int, rollouts: Rollouts) -> None:

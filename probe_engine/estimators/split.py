@@ -41,8 +41,8 @@ def split_estimate(s: Tensor, t: Tensor, eta: float) -> SplitEstimate:
     var_s = float(s.var()) if B_E > 1 else None
     var_t = float(t.var()) if B_U > 1 else None
     delta = eta * mean_s
-    var_e = None if var_s is None else eta**2 * var_s / B_E
-    var_u = None if var_t is None else eta**2 * var_t / B_U
+    var_e = None if var_s is None else eta * eta * var_s / B_E
+    var_u = None if var_t is None else eta * eta * var_t / B_U
 
     se = df = prompts_needed = None
     if var_s is not None and var_t is not None:

@@ -21,16 +21,23 @@ from probe_engine.estimators.intervals import smallest_size, t_interval, t_quant
 from probe_engine.report import UStatistic, VStatistic
 
 
-def row_means(diagonal: Tensor, x_dot_sum_py: Tensor, py_dot_sum_x: Tensor) -> Tensor:
+def row_means(diagonal: Tensor, x_dot_sum_py: Tensor, py_dot_sum_x: Tensor, B: int | None = None) -> Tensor:
     """r_n = −½( X_n·PȲ_{−n} + P Y_n·X̄_{−n} ), method.md (7); their mean is U_cross, exactly.
 
+    Args:
+        diagonal, x_dot_sum_py, py_dot_sum_x: of some units, [b].
+        B: units behind the sums; b where it is not given.
+
     Returns:
-        r, float64 [B], without η.
+        r, float64 [b], without η.
 
     Raises:
         ValueError: B < 2, or shapes that differ.
     """
-    B = _pairable(diagonal, x_dot_sum_py, py_dot_sum_x)
+    given = _units(diagonal, x_dot_sum_py, py_dot_sum_x)
+    B = given if B is None else B
+    if B < 2:
+        raise ValueError(f"a mean over pairs of units needs 2 units or more, got {B}")
     others = x_dot_sum_py.double() + py_dot_sum_x.double() - 2 * diagonal.double()
     return -0.5 * others / (B - 1)
 

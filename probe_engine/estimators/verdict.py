@@ -29,6 +29,7 @@ def verdict(
     khat: float | None,
     n: int,
     stale_ratio: float | None,
+    units: str = "prompts",
 ) -> Verdict:
     """The first rule of method.md §6 that holds: unreliable, inconclusive, agree, else disagree.
 
@@ -43,6 +44,7 @@ def verdict(
         khat: Pareto k̂ of its weights, where known.
         n: N, its number of responses.
         stale_ratio: ‖PȲ‖/‖P⁺Ȳ‖, where known.
+        units: what the units are called.
 
     Returns:
         Status and the reason in one sentence. `z` is δH₁ − ΔĤ over the SE of the paired difference.
@@ -53,7 +55,7 @@ def verdict(
     status: Literal["agree", "disagree", "inconclusive", "unreliable"]
     if reason := _distrust(predicted, measured, se, ess_fraction, khat, n, stale_ratio):
         status = "unreliable"
-    elif reason := _doubt(predicted, ci95, prompts_needed, measured):
+    elif reason := _doubt(predicted, ci95, prompts_needed, measured, units):
         status = "inconclusive"
     else:
         noise = t_quantile(B - 1) * se if se is not None else 0.0
@@ -104,7 +106,11 @@ def _distrust(
 
 
 def _doubt(
-    predicted: float, ci95: tuple[Number, Number] | None, prompts_needed: int | None, measured: float
+    predicted: float,
+    ci95: tuple[Number, Number] | None,
+    prompts_needed: int | None,
+    measured: float,
+    units: str,
 ) -> str | None:
     """Why the prediction's sign is not known, None where it is."""
     if predicted == 0:
@@ -114,9 +120,9 @@ def _doubt(
         )
     unknown = f"Whether entropy {_moves(predicted)}, as predicted ({predicted:.3g}), is not known: "
     if ci95 is None or ci95[0] is None or ci95[1] is None:
-        return f"{unknown}there are too few prompts for an interval."
+        return f"{unknown}there are too few {units} for an interval."
     if ci95[0] <= 0 <= ci95[1]:
-        enough = f"; {prompts_needed} prompts would do at this effect size" if prompts_needed else ""
+        enough = f"; {prompts_needed} {units} would do at this effect size" if prompts_needed else ""
         return f"{unknown}the 95% interval {ci95[0]:.3g} … {ci95[1]:.3g} covers 0{enough}."
     return None
 

@@ -23,6 +23,18 @@ def embedding_rows(policy: Policy) -> int:
     return int(model.get_input_embeddings().weight.shape[0])
 
 
+def position_limit(policy: Policy) -> int | None:
+    """How many tokens a sequence may have: the rows of the model's position table.
+
+    None where positions are rotary or relative: those have no end, whatever the configuration recommends.
+    """
+    config = getattr(unwrapped(policy.model), "config", None)
+    if getattr(config, "rope_parameters", None) is not None:
+        return None
+    limit = getattr(config, "max_position_embeddings", None)
+    return limit if isinstance(limit, int) else None
+
+
 def eos_ids(policy: Policy) -> tuple[int, ...]:
     """Ids that end a response, as trl takes them: the tokenizer's first, then the generation config's.
 

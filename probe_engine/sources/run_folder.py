@@ -10,7 +10,7 @@ import msgspec
 
 from probe_engine import events
 from probe_engine.errors import ProbeError
-from probe_engine.report import Report, encode
+from probe_engine.report import Report, encode, to_json
 from probe_engine.spec import Resolved
 
 
@@ -26,9 +26,9 @@ class RunFolder:
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
-            (path / "spec.json").write_bytes(msgspec.json.encode(resolved))
-            # A second run in the same folder would append to a log that tells of the first.
+            # First, and only if new: a second run in the same folder would overwrite what tells of the first.
             self._log = (path / "events.jsonl").open("xb", buffering=0)
+            (path / "spec.json").write_bytes(to_json(resolved))
         except FileExistsError as error:
             raise ProbeError(
                 f"{path}: expected a new folder for this run, it holds a run already"
@@ -67,8 +67,11 @@ def read_spec(path: Path) -> Resolved:
     """
     try:
         return msgspec.json.decode((path / "spec.json").read_bytes(), type=Resolved)
-    except (OSError, msgspec.DecodeError) as error:
-        raise ProbeError(f"{path}/spec.json: expected the spec of a run: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:  # what msgspec raises for any bytes at all
+        raise ProbeError(
+            f"{path}/spec.json: expected the spec of a run: {error}",
+            "Give the folder that a run was told to write with --out.",
+        ) from error
 
 
 def read_events(path: Path) -> Iterator[events.AnyEvent]:

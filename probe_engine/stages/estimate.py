@@ -12,11 +12,12 @@ from probe_engine.errors import ProbeError
 from probe_engine.estimators.baselines import covariance
 from probe_engine.estimators.histogram import histogram
 from probe_engine.estimators.split import split_estimate
-from probe_engine.estimators.ustatistics import row_means, u_statistic, v_statistic
+from probe_engine.estimators.ustatistics import u_statistic, v_statistic
 from probe_engine.events import EstimateEvent, FindingEvent, HistogramEvent, Part, Units
 from probe_engine.report import Baselines, Estimates, Histogram, Histograms, Influence
 from probe_engine.stages import Stage
-from probe_engine.stages.measure import Measured
+from probe_engine.stages.contributions import dots_with_sums, row_dots
+from probe_engine.stages.measure import ROLES, Measured
 from probe_engine.stages.rows import completed
 from probe_engine.types import Policy, Role
 
@@ -29,9 +30,9 @@ def learning_rate(policy: Policy) -> float:
     """
     if policy.optimizer.lr is None:
         raise ProbeError(
-            "no learning rate: the checkpoint holds no optimizer state that says it",
-            "say which learning rate the next step has",
-            code="OPT001",
+            "expected a learning rate, neither the optimizer state nor the options say one",
+            "Say which learning rate the next step has.",
+            code="OPT007",
             commands=("probe-tui CHECKPOINT --lr 1e-6",),
         )
     return policy.optimizer.lr
@@ -40,19 +41,10 @@ def learning_rate(policy: Policy) -> float:
 def estimate(eta: float, measured: Measured) -> Stage[Estimates]:
     """U- and V-statistic, split estimate, baselines, influence matrix, histograms."""
     scalars = measured.scalars
-    count = len(scalars)
-    diagonal = _tensor([u.x_dot_py for u in scalars])
-    x_dots = _tensor([sum(u.x_dot_sum_py.values()) for u in scalars])
-    y_dots = _tensor([sum(u.py_dot_sum_x.values()) for u in scalars])
-    sizes: dict[Role, int] = {"E": 0, "U": 0}
-    for u in scalars:
-        sizes[u.role] += 1
-    # s_n = X_n·μ_Y for E, t_m = μ_X·P Y_m for U (11), (12).
-    s = {u.id: u.x_dot_sum_py["U"] / sizes["U"] for u in scalars if u.role == "E" and sizes["U"]}
-    t = {u.id: u.py_dot_sum_x["E"] / sizes["E"] for u in scalars if u.role == "U"}
-    r: dict[str, float] = {}
-    if count >= 2:
-        r = dict(zip((u.id for u in scalars), row_means(diagonal, x_dots, y_dots).tolist(), strict=True))
+    sizes: dict[Role, int] = {r: sum(u.role == r for u in scalars) for r in ROLES}
+    dots = row_dots(scalars, sizes)
+    s, t, r = dots.s, dots.t, dots.r
+    diagonal, x_dots, y_dots = dots_with_sums(scalars)
 
     rows = tuple(
         completed(row, eta=eta, s=s.get(row.id), t=t.get(row.id), r=r.get(row.id)) for row in measured.rows
@@ -84,7 +76,9 @@ def _covariance(measured: Measured) -> float:
     advantages = [a for objective in measured.objectives for a in objective.advantages.tolist()]
     return covariance(
         torch.cat(log_probs).double(),
-        torch.cat([torch.full((len(t),), a) for t, a in zip(log_probs, advantages, strict=True)]).double(),
+        torch.cat(
+            [torch.full_like(t, a, dtype=torch.float64) for t, a in zip(log_probs, advantages, strict=True)]
+        ),
     )
 
 

@@ -67,7 +67,13 @@ def flow(
         yield Part(gradient_flow=panel)
         raise _stopped("gradients are off around this call")
 
-    chain = look.graph(policy.model, units[0], temperature)
+    try:
+        chain = look.graph(policy.model, units[0], temperature)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        # The first forward pass: a configuration that does not fit the code shows here, as any exception.
+        raise _no_forward(error) from error
     panel = _with(
         panel,
         logits_grad_fn=chain.logits_grad_fn,
@@ -75,13 +81,13 @@ def flow(
         reaches_embeddings=bool(chain.embedding_gradient_norm),
     )
     yield from _say(checks.graph(chain, registry))
-    if chain.s_grad_fn is None or not torch.isfinite(chain.s).all():
+    if chain.s_grad_fn is None:
         yield Part(gradient_flow=panel)
-        raise _stopped(
-            "S has no graph"
-            if chain.s_grad_fn is None
-            else "S is not a finite number: the weights or the forward pass are broken"
-        )
+        raise _stopped("S has no graph")
+    if not torch.isfinite(chain.s).all():
+        yield from _say([checks.finite({"S": chain.s}, registry)])
+        yield Part(gradient_flow=panel)
+        raise _stopped("S is not a finite number")
 
     # Groups whose advantages differ come first: the others have Y = 0 and show nothing of it.
     informative = sorted(units, key=lambda unit: not bool(unit.advantages.any()))
@@ -104,7 +110,8 @@ def flow(
         sum_y_norm=seen.y.norm(),
         sum_py_norm=py.norm(),
     )
-    yield from _say([checks.weights(seen), *checks.counts(seen, registry), checks.identity(match)])
+    finite = checks.finite({"X": seen.x, "Y": seen.y, "P·Y": py}, registry)
+    yield from _say([checks.weights(seen), *checks.counts(seen, registry), checks.identity(match), finite])
     yield Part(gradient_flow=panel)
     if not seen.x.non_none or not seen.y.non_none:
         raise _stopped("all gradients are None")
@@ -125,6 +132,16 @@ def _with(panel: GradientFlow, **changes: object) -> GradientFlow:
 def _say(findings: Sequence[Finding]) -> Stage[None]:
     for finding in findings:
         yield FindingEvent(finding=finding)
+
+
+def _no_forward(error: Exception) -> ProbeError:
+    lines = str(error).strip().splitlines() or [""]
+    return ProbeError(
+        f"expected logits from the model's forward pass, it raised {type(error).__name__}: {lines[0][:200]}",
+        "Check that config.json (and adapter_config.json) are those that the model was trained with.",
+        code="GRAD003",
+        exit_code=1,
+    )
 
 
 def _stopped(why: str) -> ProbeError:

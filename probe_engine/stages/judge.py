@@ -35,6 +35,7 @@ def judge(eta: float, measured: Measured, estimates: Estimates, realized: Realiz
         khat=row.khat,
         n=row.N,
         stale_ratio=measured.stale_ratio,
+        units="blocks" if any(len(o.unit.groups) > 1 for o in measured.objectives) else "prompts",
     )
     yield Part(verdict=result)
     return result

@@ -76,19 +76,21 @@ def load(spec: RunSpec) -> Stage[Policy]:
     yield FindingEvent(
         finding=modelled_step(model, arguments.values, optimizer.learning_rates, spec.policy_temperature)
     )
+    saved_step = None if read.saved is None else read.saved.step
+    done = step.value if saved_step is None else saved_step
     yield Part(
         checkpoint=CheckpointInfo(
             path=spec.checkpoint,
             format=layout.format,
             kind="peft" if layout.kind == "peft" else "full",
-            step=step.value if read.saved is None or read.saved.step is None else read.saved.step,
+            step=done,
             base=None if read.base is None else str(read.base),
             trainable_tensors=len(registry),
             trainable_parameters=registry.numel,
             optimizer=optimizer_info(registry, optimizer.state),
         )
     )
-    return Policy(model, registry, tokenizer.tokenizer, optimizer.state, arguments.values)
+    return Policy(model, registry, tokenizer.tokenizer, optimizer.state, arguments.values, done)
 
 
 def existing_device(name: str) -> torch.device:

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 import torch
 from torch import Tensor
 
-from probe_engine.checks import preconditioner as checks
+from probe_engine.checks import gradient, preconditioner
+from probe_engine.estimators.histogram import histogram
 from probe_engine.estimators.mapping import mapping_correlation
-from probe_engine.events import FindingEvent, Part, Progress, Units
+from probe_engine.events import FindingEvent, HistogramEvent, Part, Progress, Units
+from probe_engine.model.pairwise import PairwiseDots
 from probe_engine.model.preconditioner import Preconditioner, stale_ratio
 from probe_engine.model.unit_gradients import Measurement, UnitGradients, UnitObjective
 from probe_engine.model.unit_gradients.loop import VectorSum
 from probe_engine.registry import ParameterRegistry, ParameterVector, wide
-from probe_engine.report import GradientFlow, MethodInfo, UnitRow
+from probe_engine.report import GradientFlow, Histograms, MethodInfo, UnitRow
 from probe_engine.stages import Stage
+from probe_engine.stages.contributions import so_far
 from probe_engine.stages.rows import unit_row
 from probe_engine.types import OptimizerState, Policy, Role, UnitScalars
 
 ROLES: tuple[Role, Role] = ("E", "U")
+CHEAP_VECTORS = 10_000_000
+"""Numbers in all kept X below which pairwise products are brought up to date with every unit."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ def measure(
     method: UnitGradients,
     p: Preconditioner,
     panel: GradientFlow,
+    eta: float | None,
     memory_budget: int,
 ) -> Stage[Measured]:
     """First pass: norms, diagonal, sums. Then the dot products with the sums: from kept vectors where
@@ -68,6 +74,7 @@ def measure(
 
     Args:
         panel: the gradient-flow panel so far; its sums become those of the whole batch.
+        eta: the learning rate, for the contributions so far; None where it is not known.
         memory_budget: bytes for kept X_u and P Y_u.
     """
     registry = policy.registry
@@ -89,7 +96,8 @@ def measure(
 
     sum_x = {role: VectorSum(registry) for role in ROLES}
     sum_y = {role: VectorSum(registry) for role in ROLES}
-    kept: list[tuple[ParameterVector, ParameterVector]] = []
+    kept = PairwiseDots()
+    every = _growth_step(len(units), registry.numel)
     passed: list[_FirstPass] = []
     for objective in units:
         measured = method.measure(objective)
@@ -97,39 +105,41 @@ def measure(
         sum_x[role].add(measured.x)
         sum_y[role].add(measured.y)
         py = p(measured.y)
-        if keep:
-            kept.append((measured.x, py))
         first = _first_pass(measured, py)
         passed.append(first)
         done += objective.tokens
         yield Units(rows=[first.row])
+        if keep:
+            kept.add(measured.x, py)
+            if len(kept) % every == 0 and eta is not None:
+                yield from _grown(_from_pairs(passed, kept.matrix()), _sizes(passed), eta)
         yield Progress(stage="measure", done=done, total=total)
 
     sums = _sums(sum_x, sum_y, p, units)
-    pairs = _gram([x for x, _ in kept], [y for _, y in kept]) if keep else None
-    scalars: list[UnitScalars] = []
-    for index, first in enumerate(passed):
-        if pairs is not None:
-            x_dots = {r: _over(pairs[index], units, r) for r in ROLES}
-            y_dots = {r: _over(pairs[:, index], units, r) for r in ROLES}
-        else:
-            x_list, y_list = method.contract(
-                first.objective,
-                first.S,
-                [sums.py[r] for r in ROLES],
-                [p(sums.x[r]) for r in ROLES],
-            )
-            x_dots, y_dots = dict(zip(ROLES, x_list, strict=True)), dict(zip(ROLES, y_list, strict=True))
-            done += first.objective.tokens
-            yield Progress(stage="measure", done=done, total=total)
-        scalars.append(first.scalars(x_dots, y_dots))
+    pairs = kept.matrix() if keep else None
+    scalars = [] if pairs is None else _from_pairs(passed, pairs)
+    for first in passed if pairs is None else []:
+        x_list, y_list = method.contract(
+            first.objective, first.S, [sums.py[r] for r in ROLES], [p(sums.x[r]) for r in ROLES]
+        )
+        scalars.append(
+            first.scalars(dict(zip(ROLES, x_list, strict=True)), dict(zip(ROLES, y_list, strict=True)))
+        )
+        done += first.objective.tokens
+        if eta is not None:
+            yield from _grown(scalars, sums.counts, eta)
+        yield Progress(stage="measure", done=done, total=total)
 
     mean_y = _mean([sums.y[r] for r in ROLES], len(units))
     ratio = stale_ratio(registry, policy.optimizer, p, mean_y)
-    yield FindingEvent(finding=checks.stale(ratio))
+    yield FindingEvent(finding=preconditioner.stale(ratio))
+    x, y, py = (_mean([v[r] for r in ROLES], 1) for v in (sums.x, sums.y, sums.py))
+    finite = gradient.finite({"ΣX": x, "ΣY": y, "ΣP·Y": py}, registry)
+    if finite.status == "fail":  # the few units that `flow` looked at may all have been finite
+        yield FindingEvent(finding=finite)
     yield Part(
         gradient_flow=msgspec.structs.replace(
-            _whole_batch(panel, sums),
+            _whole_batch(panel, x, y, py),
             stale_ratio=ratio,
             mapping_correlation=_mapping_correlation(registry, policy.optimizer, mean_y),
         )
@@ -182,30 +192,38 @@ def _sums(
     )
 
 
-def _gram(xs: Sequence[ParameterVector], ys: Sequence[ParameterVector]) -> Tensor:
-    """X_u·Y_v for all pairs [B, B], accumulated in float64, one parameter at a time."""
-    total = torch.zeros((len(xs), len(ys)), dtype=torch.float64)
-    for x_tensors, y_tensors in zip(
-        zip(*(x.tensors for x in xs), strict=True),
-        zip(*(y.tensors for y in ys), strict=True),
-        strict=True,
-    ):
-        template = next((t for t in (*x_tensors, *y_tensors) if t is not None), None)
-        if template is None:
-            continue
-        x, y = _stacked(x_tensors, template), _stacked(y_tensors, template)
-        total += (x @ y.T).cpu()
-    return total
+def _from_pairs(passed: Sequence[_FirstPass], pairs: Tensor) -> list[UnitScalars]:
+    """Each unit's dot products with the sums over these units, read off X_u·P Y_v."""
+    masks = {r: torch.tensor([f.objective.unit.role == r for f in passed]) for r in ROLES}
+    return [
+        first.scalars(
+            {r: float(pairs[index][masks[r]].sum()) for r in ROLES},
+            {r: float(pairs[:, index][masks[r]].sum()) for r in ROLES},
+        )
+        for index, first in enumerate(passed)
+    ]
 
 
-def _stacked(tensors: Sequence[Tensor | None], template: Tensor) -> Tensor:
-    zero = torch.zeros((), dtype=torch.float64, device=template.device).expand(template.numel())
-    return torch.stack([zero if t is None else t.flatten().double() for t in tensors])
+def _grown(scalars: Sequence[UnitScalars], sizes: Mapping[Role, int], eta: float) -> Stage[None]:
+    """What a screen shows while the measurement goes on: contributions and their histograms so far."""
+    contributions = so_far(scalars, sizes, eta)
+    yield contributions
+    s, r = ([v for v in values if v is not None] for values in (contributions.s, contributions.r))
+    yield HistogramEvent(
+        histograms=Histograms(
+            s=histogram(torch.tensor(s, dtype=torch.float64)) if s else None,
+            r=histogram(torch.tensor(r, dtype=torch.float64)) if r else None,
+        )
+    )
 
 
-def _over(row: Tensor, units: Sequence[UnitObjective], role: Role) -> float:
-    mask = torch.tensor([u.unit.role == role for u in units])
-    return float(row[mask].sum())
+def _sizes(passed: Sequence[_FirstPass]) -> dict[Role, int]:
+    return {r: sum(f.objective.unit.role == r for f in passed) for r in ROLES}
+
+
+def _growth_step(units: int, parameters: int) -> int:
+    """Units between two updates of the pairwise products: 1 where vectors are short, else an eighth."""
+    return 1 if units * parameters <= CHEAP_VECTORS else max(1, units // 8)
 
 
 def _mean(vectors: Sequence[ParameterVector], count: int) -> ParameterVector:
@@ -217,8 +235,9 @@ def _mean(vectors: Sequence[ParameterVector], count: int) -> ParameterVector:
     return ParameterVector(vectors[0].ids, tuple(tensors))
 
 
-def _whole_batch(panel: GradientFlow, sums: Sums) -> GradientFlow:
-    x, y, py = (_mean([v[r] for r in ROLES], 1) for v in (sums.x, sums.y, sums.py))
+def _whole_batch(
+    panel: GradientFlow, x: ParameterVector, y: ParameterVector, py: ParameterVector
+) -> GradientFlow:
     return msgspec.structs.replace(
         panel,
         x_non_none=x.non_none,

@@ -8,11 +8,11 @@ from typing import Literal
 from probe_engine.checks import rollouts as check
 from probe_engine.errors import ProbeError
 from probe_engine.events import FindingEvent, Part
-from probe_engine.model.sampling import embedding_rows, eos_ids
+from probe_engine.model.sampling import embedding_rows, eos_ids, position_limit
 from probe_engine.report import Finding, RolloutsInfo
 from probe_engine.sources.rollouts.grouping import grouped
 from probe_engine.sources.rollouts.live import live_source
-from probe_engine.sources.rollouts.locate import checkpoint_step, locate
+from probe_engine.sources.rollouts.locate import locate
 from probe_engine.sources.rollouts.read import read
 from probe_engine.sources.rollouts.record import RolloutSource
 from probe_engine.sources.rollouts.scoring import scored
@@ -23,7 +23,7 @@ from probe_engine.sources.rollouts.settings import (
     reward_scaling,
 )
 from probe_engine.sources.rollouts.steps import at_one_step
-from probe_engine.sources.rollouts.tokens import tokenised
+from probe_engine.sources.rollouts.tokens import short_enough, tokenised
 from probe_engine.sources.rollouts.units import units_of
 from probe_engine.spec import RunSpec
 from probe_engine.stages import Stage
@@ -41,10 +41,9 @@ def rollouts(spec: RunSpec, policy: Policy) -> Stage[Batch]:
         source = yield from sampled(spec, policy)
         return (yield from _checked(source, spec, policy))
     checkpoint = None if spec.checkpoint is None else Path(spec.checkpoint)
-    step = None if checkpoint is None else checkpoint_step(checkpoint)
-    found = locate(checkpoint, None if spec.rollouts is None else Path(spec.rollouts))
-    source = at_one_step(read(found.path), step, found.step)
-    yield FindingEvent(finding=check.neighbouring_step(source.step, step))
+    found = locate(checkpoint, policy.step, None if spec.rollouts is None else Path(spec.rollouts))
+    source = at_one_step(read(found.path), policy.step, found.step)
+    yield FindingEvent(finding=check.neighbouring_step(source.step, policy.step))
     return (yield from _checked(source, spec, policy))
 
 
@@ -66,8 +65,9 @@ def live_rollouts(spec: RunSpec, policy: Policy, batch: object) -> Stage[Batch]:
 def _checked(source: RolloutSource, spec: RunSpec, policy: Policy) -> Stage[Batch]:
     limit, l_max_origin = completion_limit(spec, policy.trainer)
     rows, refused = tokenised(source.rows, policy.tokenizer, eos_ids(policy), limit)
+    rows, long = short_enough(rows, position_limit(policy))
     groups, mixed, evaluation = grouped(rows, source.blocks, num_generations(policy.trainer))
-    readable = check.malformed((*source.bad, *refused, *mixed), evaluation, len(rows), source.notes)
+    readable = check.malformed((*source.bad, *refused, *long, *mixed), evaluation, len(rows), source.notes)
     if not groups:
         raise _stopped(readable)
     yield FindingEvent(finding=readable)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from probe_engine.events import Progress
-from probe_engine.model.sampling import eos_ids, sampled_responses
+from probe_engine.model.sampling import embedding_rows, eos_ids, position_limit, sampled_responses
 from probe_engine.sources.rollouts.prompts import PromptRow, read_prompts
 from probe_engine.sources.rollouts.record import BadRow, RawRollout, RolloutSource, RowError
 from probe_engine.sources.rollouts.reward import RewardFunction
@@ -29,10 +29,11 @@ def sampled(spec: RunSpec, policy: Policy) -> Stage[RolloutSource]:
     assert spec.reward is not None, "the spec has both or neither"
     reward = RewardFunction(spec.reward)
     rows, bad = read_prompts(Path(spec.prompts))
+    length = completion_limit(spec, policy.trainer)[0] or DEFAULT_LENGTH
     prompts: list[tuple[PromptRow, tuple[int, ...]]] = []
     for row in rows[: spec.max_prompts]:
         try:
-            prompts.append((row, prompt_ids(row.prompt, policy.tokenizer)))
+            prompts.append((row, _fitting(prompt_ids(row.prompt, policy.tokenizer), length, policy)))
         except RowError as error:
             bad.append(BadRow(row.line, str(error)))
     repeated = [pair for pair in prompts for _ in range(spec.num_generations)]
@@ -40,7 +41,7 @@ def sampled(spec: RunSpec, policy: Policy) -> Stage[RolloutSource]:
     for chunk in sampled_responses(
         policy,
         [tokens for _, tokens in repeated],
-        max_new_tokens=completion_limit(spec, policy.trainer)[0] or DEFAULT_LENGTH,
+        max_new_tokens=length,
         seed=spec.seed,
         micro_batch=spec.micro_batch,
     ):
@@ -68,6 +69,18 @@ def sampled(spec: RunSpec, policy: Policy) -> Stage[RolloutSource]:
         bad=tuple(bad),
         sampled_here=True,
     )
+
+
+def _fitting(prompt: tuple[int, ...], length: int, policy: Policy) -> tuple[int, ...]:
+    """The prompt, if the model knows its tokens and has positions for it and a response of `length`."""
+    vocabulary, positions = embedding_rows(policy), position_limit(policy)
+    if max(prompt) >= vocabulary:
+        raise RowError(f"token {max(prompt)} in the prompt, the model's embedding has {vocabulary} rows")
+    if positions is not None and len(prompt) + length > positions:
+        raise RowError(
+            f"{len(prompt)} tokens and a response of {length}, the model has {positions} positions"
+        )
+    return prompt
 
 
 def _rewards(

@@ -99,6 +99,10 @@ def attach_adapter(
         lora = LoraConfig.from_pretrained(str(layout.weights))
         # Saved configurations always say inference_mode, which would freeze the adapter.
         lora.inference_mode = False
+        # A damaged rank would take all memory before the weights show that it is wrong.
+        rank = max([lora.r, *lora.rank_pattern.values()])
+        if rank > max(size for tensor in state.values() for size in tensor.shape):
+            raise misfit(f"found rank {rank}, more than any of its tensors has")
         with torch.random.fork_rng(devices=[]):
             model = get_peft_model(base, lora, adapter_name=layout.adapter_name, autocast_adapter_dtype=False)
         result = set_peft_model_state_dict(model, state, adapter_name=layout.adapter_name)

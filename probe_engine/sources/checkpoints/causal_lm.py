@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, GenerationConfig
+from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, GenerationConfig, PretrainedConfig
 
 from probe_engine.errors import ProbeError
 from probe_engine.sources.checkpoints.json_file import read_object
@@ -19,6 +19,11 @@ from probe_engine.sources.checkpoints.library import library_call
 from probe_engine.sources.checkpoints.names import listed, shown
 
 _NAMES_CODE = ("auto_map", "custom_pipelines")
+_SLACK = 2**28
+"""Numbers that a model may hold beyond four times its files' (tied copies, tables that are computed).
+
+A damaged size in the configuration would else take all memory before the weights show that it is wrong.
+"""
 _NAMES_KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementation")
 
 
@@ -76,6 +81,9 @@ def build_causal_lm(
         layers = getattr(parsed, "num_hidden_layers", 0)
         if layers > len(state):  # building more than the files could fill may take forever
             raise _not_a_model(source, f"found {layers} layers for {len(state)} tensors")
+        described, held = _described(parsed), sum(tensor.numel() for tensor in state.values())
+        if described > 4 * held + _SLACK:
+            raise _not_a_model(source, f"found one of {described:,} numbers, the files hold {held:,}")
         with torch.random.fork_rng(devices=[]):
             model, keys = MODEL_FOR_CAUSAL_LM_MAPPING[type(parsed)].from_pretrained(
                 None,
@@ -112,6 +120,13 @@ def embedding_rows(model: nn.Module) -> int:
     """How many tokens the input embedding knows."""
     embedding: Any = model.get_input_embeddings()  # type: ignore[operator]  # of every transformers model
     return int(embedding.weight.shape[0])
+
+
+def _described(config: PretrainedConfig) -> int:
+    """How many numbers the model of a configuration holds; nothing is allocated."""
+    with torch.device("meta"):
+        model: nn.Module = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)
+    return sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
 
 
 def _require_all_keys(source: str, keys: Mapping[str, Any]) -> None:

@@ -21,8 +21,8 @@ class Step:
 
 
 def read_step(folder: Path, name: str) -> Step:
-    """`global_step` of trainer_state.json, else the number at the end of a name such as `checkpoint-200`."""
-    digits = re.search(r"(\d{1,15})$", name)
+    """`global_step` of trainer_state.json, else of a name such as `checkpoint-200`, `global_step_20`."""
+    digits = re.search(r"(?:checkpoint|global_step|step)[-_]?(\d{1,15})$", name)
     from_name = int(digits[1]) if digits else None
     if not os.path.lexists(folder / FILE_NAME):
         return Step(from_name)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from probe_engine.errors import ProbeError
-from probe_engine.sources.checkpoints.step import read_step
 
 _STEP_IN_NAME = re.compile(r"(?:checkpoint|global_step|step)[-_]?(\d{1,15})$")
 _BY_STEP = (
@@ -30,16 +29,7 @@ class Located:
     step: int | None = None
 
 
-def checkpoint_step(checkpoint: Path) -> int | None:
-    """The steps done when the checkpoint was written: from trainer_state.json, else the folder's name."""
-    recorded = read_step(checkpoint, name="").value
-    if recorded is not None:
-        return recorded
-    match = _STEP_IN_NAME.search(checkpoint.name)
-    return int(match[1]) if match else None
-
-
-def locate(checkpoint: Path | None, rollouts: Path | None) -> Located:
+def locate(checkpoint: Path | None, step: int | None, rollouts: Path | None) -> Located:
     """The file to read.
 
     Checkpoint K's weights sampled the rollouts of step K+1, so those come first; a file that holds
@@ -47,6 +37,7 @@ def locate(checkpoint: Path | None, rollouts: Path | None) -> Located:
 
     Args:
         checkpoint: its folder or file; rollouts are looked for in it and beside it.
+        step: K, where it is known.
         rollouts: a file, taken as it is, or a folder to look in instead.
 
     Raises:
@@ -62,7 +53,6 @@ def locate(checkpoint: Path | None, rollouts: Path | None) -> Located:
             code="ROLL013",
         )
     folders = [rollouts] if rollouts is not None else _around(checkpoint)
-    step = None if checkpoint is None else checkpoint_step(checkpoint)
     candidates: list[Located] = []
     if step is not None:
         candidates += _candidates(folders, step + 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def parquet_rows(path: Path) -> Iterator[Numbered | BadRow]:
 
 def _json_object(line: bytes, number: int) -> Numbered | BadRow:
     try:
-        record = json.loads(line.decode())
+        record = json.loads(line.decode(), object_pairs_hook=_without_repetition)
     except UnicodeDecodeError as error:
         return BadRow(number, f"not UTF-8: byte 0x{line[error.start]:02x} at position {error.start}")
     except RecursionError:
@@ -66,6 +67,14 @@ def _json_object(line: bytes, number: int) -> Numbered | BadRow:
     if not isinstance(record, dict):
         return BadRow(number, f"expected a JSON object, got {type(record).__name__}")
     return number, record
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        key, times = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"the key {key!r} stands there {times} times")
+    return record
 
 
 def _one_line(error: Exception, width: int = 200) -> str:

@@ -28,7 +28,7 @@ def measured(
     units = objectives(batch)
     computed = unit_gradients(method, policy.model, policy.registry, micro_batch=micro_batch, temperature=1.0)
     stage = measure(
-        policy, units, computed, preconditioner(policy.registry, policy.optimizer), _panel(), budget
+        policy, units, computed, preconditioner(policy.registry, policy.optimizer), _panel(), 1.0, budget
     )
     while True:
         try:

@@ -211,8 +211,8 @@ class TestTorchSave:
         assert written.loaded(tmp_path / "run.pt", base=str(tmp_path / "base")).info.step == 40
 
     def test_without_optimizer_says_so(self, run: dict[str, Any], tmp_path: Path) -> None:
-        torch.save(run["model"], tmp_path / "weights-7.pt")
-        read = written.loaded(tmp_path / "weights-7.pt", base=str(tmp_path / "base"))
+        torch.save(run["model"], tmp_path / "step-7.pt")
+        read = written.loaded(tmp_path / "step-7.pt", base=str(tmp_path / "base"))
         assert read.statuses("OPT001") == ["warn"]
         assert read.info.step == 7
 

@@ -54,7 +54,7 @@ def policy():
     model = LlamaForCausalLM(config).eval()
     state = OptimizerState("AdamW", 1e-3, "optimizer.pt", (0.9, 0.999), 1e-8, 0.0, 7, {})
     trainer = {"max_completion_length": 4, "num_generations": 2, "scale_rewards": "none", "loss_type": "dapo"}
-    return Policy(model, ParameterRegistry.of(model).trainable, tokenizer, state, trainer)
+    return Policy(model, ParameterRegistry.of(model).trainable, tokenizer, state, trainer, step=7)
 
 
 def run(stage):

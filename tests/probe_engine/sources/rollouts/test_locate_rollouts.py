@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from probe_engine.errors import ProbeError
-from probe_engine.sources.rollouts.locate import Located, checkpoint_step, locate
+from probe_engine.sources.rollouts.locate import Located, locate
 from probe_engine.sources.rollouts.record import RawRollout, RolloutSource
 from probe_engine.sources.rollouts.steps import at_one_step
 
@@ -23,43 +21,32 @@ def touch(path):
     return path
 
 
-def test_step_from_state_before_folder_name(checkpoint, tmp_path):
-    assert checkpoint_step(checkpoint) == 7
-    state = checkpoint / "trainer_state.json"
-    state.write_text(json.dumps({"global_step": 9}))
-    assert checkpoint_step(checkpoint) == 9
-    for broken in (b"{", b"\xff", b"[]", b'{"global_step": true}', b"[" * 100_000):
-        state.write_bytes(broken)
-        assert checkpoint_step(checkpoint) == 7
-    assert checkpoint_step(tmp_path / "model.pt") is None
-
-
 def test_order_of_preference(checkpoint):
     out = checkpoint.parent
     stale = touch(out / "completions" / "completions_00007.parquet")
-    assert locate(checkpoint, None) == Located(stale, 7)
+    assert locate(checkpoint, 7, None) == Located(stale, 7)
     mixed = touch(out / "rollouts.jsonl")
-    assert locate(checkpoint, None) == Located(mixed)
+    assert locate(checkpoint, 7, None) == Located(mixed)
     verl = touch(out / "8.jsonl")
-    assert locate(checkpoint, None) == Located(verl, 8)
+    assert locate(checkpoint, 7, None) == Located(verl, 8)
     right = touch(out / "completions" / "completions_00008.parquet")
-    assert locate(checkpoint, None) == Located(right, 8)
+    assert locate(checkpoint, 7, None) == Located(right, 8)
 
 
 def test_a_folder_is_searched_and_a_file_is_taken(checkpoint, tmp_path):
     right = touch(tmp_path / "elsewhere" / "completions_00008.parquet")
     touch(tmp_path / "elsewhere" / "completions_00009.parquet")
-    assert locate(checkpoint, right.parent) == Located(right, 8)
+    assert locate(checkpoint, 7, right.parent) == Located(right, 8)
     other = touch(tmp_path / "anything.txt")
-    assert locate(checkpoint, other) == Located(other)
+    assert locate(checkpoint, 7, other) == Located(other)
 
 
 def test_the_only_log_is_taken_and_of_two_none(checkpoint):
     one = touch(checkpoint.parent / "completions" / "log.jsonl")
-    assert locate(checkpoint, None) == Located(one)
+    assert locate(checkpoint, 7, None) == Located(one)
     touch(one.with_name("other.jsonl"))
     with pytest.raises(ProbeError, match="found none that fit"):
-        locate(checkpoint, None)
+        locate(checkpoint, 7, None)
 
 
 def test_rollouts_of_a_far_step_are_no_guess(checkpoint):
@@ -67,16 +54,16 @@ def test_rollouts_of_a_far_step_are_no_guess(checkpoint):
     with pytest.raises(
         ProbeError, match=r"rollouts of step 8 .*completions_00008.*completions_00100"
     ) as error:
-        locate(checkpoint, None)
+        locate(checkpoint, 7, None)
     assert error.value.code == "ROLL017"
     assert any("--prompts" in command for command in error.value.commands)
 
 
 def test_missing_path_and_no_checkpoint(tmp_path):
-    with pytest.raises(ProbeError, match="does not exist"):
-        locate(None, tmp_path / "none")
+    with pytest.raises(ProbeError, match="found nothing"):
+        locate(None, None, tmp_path / "none")
     with pytest.raises(ProbeError, match="in no folder"):
-        locate(None, None)
+        locate(None, None, None)
 
 
 def source(*steps):

@@ -1,0 +1,55 @@
+"""X_u·P Y_v for all pairs of units, from vectors that are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from probe_engine.registry import ParameterVector
+
+
+class PairwiseDots:
+    """Grows by a row and a column with each unit; dot products accumulate in float64."""
+
+    def __init__(self) -> None:
+        self._xs: list[ParameterVector] = []
+        self._pys: list[ParameterVector] = []
+        self._matrix = torch.zeros((0, 0), dtype=torch.float64)
+
+    def __len__(self) -> int:
+        return len(self._xs)
+
+    def add(self, x: ParameterVector, py: ParameterVector) -> None:
+        """Keeps one unit's X_u and P Y_u."""
+        self._xs.append(x)
+        self._pys.append(py)
+
+    def matrix(self) -> Tensor:
+        """X_u·P Y_v, [n, n] of the n units so far; only what is new is computed."""
+        old, now = len(self._matrix), len(self._xs)
+        grown = torch.zeros((now, now), dtype=torch.float64)
+        grown[:old, :old] = self._matrix
+        grown[:, old:] = _gram(self._xs, self._pys[old:])
+        grown[old:, :old] = _gram(self._xs[old:], self._pys[:old])
+        self._matrix = grown
+        return grown
+
+
+def _gram(xs: Sequence[ParameterVector], ys: Sequence[ParameterVector]) -> Tensor:
+    """X_u·Y_v [len(xs), len(ys)], one parameter at a time, so that no second copy of the vectors exists."""
+    total = torch.zeros((len(xs), len(ys)), dtype=torch.float64)
+    if not xs or not ys:
+        return total
+    for index in range(len(xs[0].tensors)):
+        x_tensors, y_tensors = [x.tensors[index] for x in xs], [y.tensors[index] for y in ys]
+        template = next((t for t in (*x_tensors, *y_tensors) if t is not None), None)
+        if template is not None:
+            total += (_stacked(x_tensors, template) @ _stacked(y_tensors, template).T).cpu()
+    return total
+
+
+def _stacked(tensors: Sequence[Tensor | None], template: Tensor) -> Tensor:
+    zero = torch.zeros((), dtype=torch.float64, device=template.device).expand(template.numel())
+    return torch.stack([zero if t is None else t.flatten().double() for t in tensors])
