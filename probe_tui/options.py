@@ -32,7 +32,7 @@ def with_spec_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _parameter(field: msgspec.structs.FieldInfo) -> inspect.Parameter:
-    text, metavar, is_flag = _describe(field.type)
+    text, metavar, is_flag = describe(field.type)
     flag = f"--{field.name.replace('_', '-')}"
     shown = field.default not in (None, False, ())
     help_text = f"{text} (default {field.default})" if shown else text
@@ -52,7 +52,7 @@ def _parameter(field: msgspec.structs.FieldInfo) -> inspect.Parameter:
     )
 
 
-def _describe(kind: Any) -> tuple[str, str | None, bool]:
+def describe(kind: Any) -> tuple[str, str | None, bool]:
     """Help text, what stands for the value, and whether it is a switch."""
     text = next((m.description or "" for m in getattr(kind, "__metadata__", ())), "")
     inner = get_args(kind)[0] if get_origin(kind) is Annotated else kind

@@ -37,6 +37,7 @@ def run(folder: Path, kind: Kind = "lora", *, prompts: int = 8, responses: int =
         learning_rate=1e-5,
         max_completion_length=LIMIT,
         num_generations=responses,
+        per_device_train_batch_size=responses,
     )
     if kind == "lora":
         edit_json(checkpoint / "adapter_config.json", base_model_name_or_path="../../base")
@@ -63,7 +64,13 @@ def rows(prompts: int = 8, responses: int = 4, seed: int = 0) -> list[Row]:
         rewards = [float(g == 0) + rng.random() for g in range(responses)]
         mean = sum(rewards) / responses
         table += [
-            {"step": STEP + 1, "prompt": prompt, "completion": word(1, LIMIT), "letters": r, "advantage": r - mean}
+            {
+                "step": STEP + 1,
+                "prompt": prompt,
+                "completion": word(1, LIMIT),
+                "letters": r,
+                "advantage": r - mean,
+            }
             for r in rewards
         ]
     return table

@@ -10,7 +10,7 @@ from probe_engine.errors import ProbeError
 from probe_engine.events import FindingEvent, Part
 from probe_engine.model.sampling import embedding_rows, eos_ids, position_limit
 from probe_engine.report import Finding, RolloutsInfo
-from probe_engine.sources.rollouts.grouping import grouped
+from probe_engine.sources.rollouts.grouping import grouped, short_enough
 from probe_engine.sources.rollouts.live import live_source
 from probe_engine.sources.rollouts.locate import locate
 from probe_engine.sources.rollouts.read import read
@@ -23,7 +23,7 @@ from probe_engine.sources.rollouts.settings import (
     reward_scaling,
 )
 from probe_engine.sources.rollouts.steps import at_one_step
-from probe_engine.sources.rollouts.tokens import short_enough, tokenised
+from probe_engine.sources.rollouts.tokens import tokenised
 from probe_engine.sources.rollouts.units import units_of
 from probe_engine.spec import RunSpec
 from probe_engine.stages import Stage
@@ -65,9 +65,10 @@ def live_rollouts(spec: RunSpec, policy: Policy, batch: object) -> Stage[Batch]:
 def _checked(source: RolloutSource, spec: RunSpec, policy: Policy) -> Stage[Batch]:
     limit, l_max_origin = completion_limit(spec, policy.trainer)
     rows, refused = tokenised(source.rows, policy.tokenizer, eos_ids(policy), limit)
-    rows, long = short_enough(rows, position_limit(policy))
     groups, mixed, evaluation = grouped(rows, source.blocks, num_generations(policy.trainer))
-    readable = check.malformed((*source.bad, *refused, *long, *mixed), evaluation, len(rows), source.notes)
+    groups, long = short_enough(groups, position_limit(policy))
+    bad = (*source.bad, *refused, *mixed, *long)
+    readable = check.malformed(bad, evaluation, len(rows) - len(mixed) - len(long), source.notes)
     if not groups:
         raise _stopped(readable)
     yield FindingEvent(finding=readable)

@@ -113,3 +113,30 @@ def by_blocks(
         else:
             groups += [RolloutGroup(run[i : i + size]) for i in range(0, len(run), size)]
     return groups, sorted(unlogged + odd, key=lambda row: row.line)
+
+
+def short_enough(
+    groups: Sequence[RolloutGroup], positions: int | None
+) -> tuple[list[RolloutGroup], list[BadRow]]:
+    """The groups without the rows that are longer than the model's position table, and those rows.
+
+    Args:
+        positions: of the model, None where they have no end.
+    """
+    if positions is None:
+        return list(groups), []
+    kept, bad = [], []
+    for group in groups:
+        fitting = tuple(r for r in group.rollouts if _length(r) <= positions)
+        if fitting:
+            kept.append(RolloutGroup(fitting))
+        bad += [
+            BadRow(r.line, f"{_length(r)} tokens with its prompt, the model has {positions} positions")
+            for r in group.rollouts
+            if _length(r) > positions
+        ]
+    return kept, bad
+
+
+def _length(rollout: Rollout) -> int:
+    return len(rollout.prompt) + len(rollout.tokens)

@@ -65,22 +65,6 @@ def tokenised(
     return rollouts, bad
 
 
-def short_enough(rows: Iterable[Rollout], positions: int | None) -> tuple[list[Rollout], list[BadRow]]:
-    """Rows that the model has positions for, and those that it has not.
-
-    Args:
-        positions: of the model, None where they have no end.
-    """
-    kept, bad = [], []
-    for row in rows:
-        length = len(row.prompt) + len(row.tokens)
-        if positions is None or length <= positions:
-            kept.append(row)
-        else:
-            bad.append(BadRow(row.line, f"{length} tokens, the model has positions for {positions}"))
-    return kept, bad
-
-
 def prompt_ids(prompt: Prompt, tokenizer: Any) -> tuple[int, ...]:
     """A prompt as trl's GRPOTrainer tokenises it.
 

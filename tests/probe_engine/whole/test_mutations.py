@@ -1,4 +1,4 @@
-"""200 random mutations of good checkpoint folders: no crash, nothing executed, an exit code of the contract."""
+"""200 random mutations of good checkpoint folders: no crash, nothing executed, a documented exit code."""
 
 from __future__ import annotations
 

@@ -1,0 +1,36 @@
+"""Explain: the page of one finding."""
+
+from __future__ import annotations
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import VerticalScroll
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from probe_tui.pages import explain
+
+
+class ExplainScreen(ModalScreen[None]):
+    """What `probe-tui --explain CODE` prints."""
+
+    DEFAULT_CSS = """
+    ExplainScreen { align: center middle; }
+    ExplainScreen VerticalScroll {
+        width: 92; max-width: 100%; height: auto; max-height: 100%; border: round $primary; padding: 0 1;
+        background: $surface;
+    }
+    """
+    BINDINGS = [Binding("escape,e,q", "dismiss", "close")]
+
+    def __init__(self, code: str) -> None:
+        super().__init__()
+        self._code = code
+
+    def compose(self) -> ComposeResult:
+        """One scrolling page."""
+        with VerticalScroll() as box:
+            box.border_title = f"probe-tui --explain {self._code}"
+            box.border_subtitle = "escape closes"
+            yield Static(Text(explain(self._code)), markup=False)

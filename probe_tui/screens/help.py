@@ -1,0 +1,68 @@
+"""Help: every key from the table that dispatches them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from probe_tui.keys import KEYS, Key
+
+SIGNS = "left of zero, negative: entropy falls · right of zero, positive: entropy rises"
+
+
+class HelpScreen(ModalScreen[None]):
+    """The keys by group, then those of the panel that has the focus."""
+
+    DEFAULT_CSS = """
+    HelpScreen { align: center middle; }
+    HelpScreen VerticalScroll {
+        width: 76; max-width: 100%; height: auto; max-height: 100%; border: round $primary; padding: 0 1;
+        background: $surface;
+    }
+    """
+    BINDINGS = [Binding("escape,question_mark,q", "dismiss", "close")]
+
+    def __init__(self, extra: Sequence[tuple[str, Sequence[BindingType]]] = ()) -> None:
+        super().__init__()
+        self._extra = extra
+
+    def compose(self) -> ComposeResult:
+        """One scrolling text."""
+        with VerticalScroll() as box:
+            box.border_title = "Keys"
+            yield Static(Text("\n").join(help_lines(KEYS, self._extra)), markup=False)
+
+
+def help_lines(keys: Sequence[Key], extra: Sequence[tuple[str, Sequence[BindingType]]]) -> list[Text]:
+    """The table as text: app-wide keys by group, then the keys of single widgets."""
+    lines: list[Text] = []
+    for group, members in groupby(sorted(keys, key=lambda k: ORDER.index(k.group)), key=lambda k: k.group):
+        lines.append(Text(group, style="bold"))
+        lines += [Text(f"  {shown(k.display or k.key):<10} {k.help}") for k in members]
+    for title, bindings in extra:
+        typed = [b for b in bindings if isinstance(b, Binding)]
+        if typed:
+            lines.append(Text(title, style="bold"))
+            lines += [Text(f"  {shown(b.key_display or b.key):<10} {b.description}") for b in typed]
+    return [*lines, Text(), Text(SIGNS, style="dim")]
+
+
+ORDER = ("Run", "Tabs", "Look", "Take")
+NAMES = {"slash": "/", "question_mark": "?", "left": "←", "right": "→", "up": "↑", "down": "↓"}
+
+
+def shown(key: str) -> str:
+    """A key as people write it: `shift+left` is ⇧←."""
+    parts = []
+    for alternative in key.split(","):
+        *modifiers, name = alternative.split("+")
+        marks = "".join({"shift": "⇧", "ctrl": "^"}.get(m, f"{m}+") for m in modifiers)
+        parts.append(marks + NAMES.get(name, name))
+    return " ".join(parts)

@@ -1,0 +1,44 @@
+"""Leave: what to do with an engine that still works."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+Choice = Literal["stop", "leave", "stay"]
+
+
+class LeaveScreen(ModalScreen[Choice]):
+    """Asks: stop it, leave it running, or stay."""
+
+    DEFAULT_CSS = """
+    LeaveScreen { align: center middle; }
+    LeaveScreen Vertical {
+        width: 60; max-width: 100%; height: auto; border: round $warning; padding: 0 1; background: $surface;
+    }
+    """
+    BINDINGS = [
+        Binding("s", "dismiss('stop')", "stop the engine and leave"),
+        Binding("l", "dismiss('leave')", "leave it running"),
+        Binding("escape,c", "dismiss('stay')", "stay"),
+    ]
+
+    def __init__(self, run: str) -> None:
+        super().__init__()
+        self._run_folder = run
+
+    def compose(self) -> ComposeResult:
+        """The question and its keys."""
+        with Vertical() as box:
+            box.border_title = "The engine is still at work"
+            yield Static(
+                "s  stop it and leave; what was found stays\n"
+                f"l  leave it running; come back with\n     probe-tui --attach {self._run_folder}\n"
+                "c  stay here",
+                markup=False,
+            )

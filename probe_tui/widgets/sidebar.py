@@ -1,0 +1,98 @@
+"""The left column: stages, and the numbers that one came for. Two lines on top where it is narrow."""
+
+from __future__ import annotations
+
+from rich.text import Text
+from textual.widget import Widget
+
+from probe_tui.renderables.numbers import number
+from probe_tui.renderables.palette import Palette
+from probe_tui.renderables.stages import stage_rows
+from probe_tui.state import ScreenState, StageState
+
+
+class Sidebar(Widget):
+    """Stages with their progress; δH₁, ΔĤ and the verdict as soon as they exist."""
+
+    DEFAULT_CSS = """
+    Sidebar { width: 30; height: 1fr; border: round $primary; border-title-align: left; padding: 0 1; }
+    .-narrow Sidebar { width: 1fr; height: 2; border: none; padding: 0 1; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.border_title = "Stages"
+        self._lines: list[Text] = []
+
+    def show(self, state: ScreenState, now: float, palette: Palette) -> None:
+        """Draws the state as it is `now`, seconds since the run began."""
+        width, height = self.content_size
+        lines = narrow(state, width, palette) if height <= 2 else wide(state, width, now, palette)
+        if lines != self._lines:
+            self._lines = lines
+            self.refresh()
+
+    def render(self) -> Text:
+        """The lines of the last `show`."""
+        return Text("\n").join(self._lines)
+
+
+def wide(state: ScreenState, width: int, now: float, palette: Palette) -> list[Text]:
+    """A row a stage, then the headline numbers."""
+    paused = state.paused
+    lines = stage_rows(
+        state.stages, width=width, palette=palette, now=now, paused=None if paused is None else paused.stage
+    )
+    if paused is not None:
+        lines += [Text(), _fitted(Text(f"‖ {waiting(state)}", style=palette.warn), width)]
+    return [*lines, Text(), *(_fitted(line, width) for line in headline(state, palette))]
+
+
+def narrow(state: ScreenState, width: int, palette: Palette) -> list[Text]:
+    """Two lines: the stages as glyphs with the running one spelt out; the headline numbers."""
+    first = Text()
+    for stage in state.stages:
+        style = palette.accent if stage.status == "running" else palette.muted
+        first.append(f"{GLYPHS[stage.status]} {stage.name}{_share(stage)}  ", style=style)
+    if state.paused is not None:
+        first = Text(f"‖ {waiting(state)}  ", style=palette.warn) + first
+    second = Text("  ").join(headline(state, palette)) if headline(state, palette) else Text("")
+    return [_fitted(first, width), _fitted(second, width)]
+
+
+def headline(state: ScreenState, palette: Palette) -> list[Text]:
+    """δH₁, ΔĤ and the verdict's word."""
+    lines = []
+    estimate, verdict = state.report.estimates.u_statistic, state.report.verdict
+    if estimate is not None:
+        value = f"δH₁ {number(estimate.delta_h1)} ± {number(estimate.se_jackknife)}"
+        lines.append(Text(value, style=palette.sign(estimate.delta_h1)))
+    row = next((r for r in state.report.realized if r.estimator == "matched"), None)
+    if row is not None:
+        lines.append(Text(f"ΔĤ  {number(row.delta_h)} ± {number(row.se)}", style=palette.sign(row.delta_h)))
+    if verdict is not None:
+        style = {"agree": palette.ok, "disagree": palette.fail, "unreliable": palette.fail}
+        lines.append(Text(verdict.status, style=style.get(verdict.status, palette.warn)))
+    return lines
+
+
+def waiting(state: ScreenState) -> str:
+    """Why the engine waits, and what makes it go on."""
+    paused = state.paused
+    if paused is None:
+        return ""
+    if paused.stage:
+        return f"n runs {paused.stage}"
+    return f"{paused.reason}: p goes on"
+
+
+GLYPHS = {"done": "✓", "running": "▶", "waiting": "·", "stopped": "✗"}
+
+
+def _share(stage: StageState) -> str:
+    return f" {stage.done / stage.total:.0%}" if stage.status == "running" and stage.total else ""
+
+
+def _fitted(line: Text, width: int) -> Text:
+    line.truncate(max(width, 1), overflow="ellipsis")
+    return line
