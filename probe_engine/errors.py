@@ -39,6 +39,15 @@ class ProbeError(Exception):
         self.exit_code = exit_code
 
 
+def memory_ran_out(error: BaseException) -> bool:
+    """Does the error say so? Python, torch on a GPU and torch on a CPU say it in different ways."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )
+
+
 class UsageError(ProbeError):
     """The command line, environment or configuration file says something impossible."""
 

@@ -10,11 +10,10 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
-import torch
 
 from probe_engine.assembly import empty, fold
 from probe_engine.control import Gate, StopRequested
-from probe_engine.errors import ENGINE_DIED, INTERRUPTED, ProbeError
+from probe_engine.errors import ENGINE_DIED, INTERRUPTED, ProbeError, memory_ran_out
 from probe_engine.events import AnyEvent, Failed, FindingEvent, Finished, Heartbeat
 from probe_engine.pipeline import Loader, Until, probe_run
 from probe_engine.report import Finding, Report, RunInfo, finding
@@ -173,7 +172,7 @@ def _stopping(error: ProbeError) -> Finding:
 
 
 def _died(error: Exception) -> Finding:
-    memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    memory = memory_ran_out(error)
     return finding(
         "RUN001",
         "crash",

@@ -186,10 +186,12 @@ def _file_layer(folder: Path | None) -> dict[str, Any]:
             continue
         try:
             table: Any = tomllib.loads(path.read_text("utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UsageError(f"{path}: not valid TOML: {error}") from error
         for key in keys:
-            table = table.get(key, {})
+            table = table.get(key, {}) if isinstance(table, dict) else table
+        if not isinstance(table, dict):
+            raise UsageError(f"{path}: expected a table of options, found {table!r}")
         if table:
             return {k.replace("-", "_"): v for k, v in cast(dict[str, Any], table).items()}
     return {}

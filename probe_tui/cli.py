@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from probe_engine import __version__
-from probe_engine.errors import INTERRUPTED, USAGE, ProbeError, UsageError
+from probe_engine.errors import USAGE, ProbeError, UsageError
 from probe_engine.spec import resolve
+from probe_tui import output
 from probe_tui.options import with_spec_options
 
 app = typer.Typer(
@@ -53,13 +54,13 @@ def command(
     from probe_tui import headless, pages
 
     if version:
-        typer.echo(f"probe-tui {__version__}")
+        output.say(f"probe-tui {__version__}")
     elif explain is not None:
-        typer.echo(pages.explain(explain))
+        output.say(pages.explain(explain))
     elif list_checks:
-        typer.echo(pages.list_checks())
+        output.say(pages.list_checks())
     elif json_schema:
-        typer.echo(pages.json_schema())
+        output.say(pages.json_schema())
     else:
         if demo:
             if checkpoint is not None:
@@ -83,25 +84,18 @@ def command(
 
 def main() -> None:
     """Console entry: no traceback reaches a user."""
-    for stream in (sys.stdout, sys.stderr):
-        # Symbols of the report (δ, ✓) must not break a terminal that speaks another encoding.
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    output.prepare()
     try:
         app(standalone_mode=True)
     except ProbeError as error:
         _say(error)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write("probe-tui: interrupted\n")
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        # The reader left (`| head`): nobody to tell. Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    finally:
+        output.let_go()
 
 
 def _say(error: ProbeError) -> None:
-    prefix = "usage: " if error.exit_code == USAGE else ""
+    prefix = "usage: " if error.exit_code == USAGE else f"{error.code} " if error.code else ""
     sys.stderr.write(f"probe-tui: {prefix}{error.message}\n")
     if error.remedy:
         sys.stderr.write(f"  remedy: {error.remedy}\n")

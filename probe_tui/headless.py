@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal
 
+from probe_engine.errors import INTERRUPTED
 from probe_engine.report import encode
 from probe_engine.spec import Resolved
+from probe_tui.output import kept_for_data, write
 from probe_tui.plain import Plain
 
 
@@ -21,13 +27,27 @@ def run(
     narration = sys.stderr
     reader = Plain(narration if as_json else sys.stdout, narration, verbose=verbose or not as_json)
     # Torch is loaded here, after every cheap way to be wrong.
-    from probe_engine.execution import execute
+    with _leaving_at_once():
+        from probe_engine.execution import execute
 
-    report = execute(resolved, until=until, sinks=[reader])
+    with kept_for_data() if as_json else nullcontext():
+        report = execute(resolved, until=until, sinks=[reader])
     if as_json:
-        sys.stdout.write(encode(report).decode())
-        sys.stdout.flush()
+        write(sys.stdout.buffer, encode(report))  # JSON is UTF-8, whatever the terminal speaks
     return report.run.exit_code
+
+
+@contextmanager
+def _leaving_at_once() -> Iterator[None]:
+    """Ctrl-C ends the process: raised inside an import, libraries turn it into errors of other kinds.
+
+    Nothing has been found yet that a partial report could keep.
+    """
+    previous = signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def demo_checkpoint() -> Path:

@@ -29,6 +29,7 @@ from probe_engine.report import (
     UnitRow,
     Verdict,
 )
+from probe_tui.output import write
 
 MARKS = {"ok": "✓", "info": "i", "warn": "!", "fail": "✗", "crash": "✗", "skip": "·"}
 PROGRESS_EVERY = 2.0
@@ -128,12 +129,12 @@ class Plain:
             return
         self._last_progress = now
         rate = event.done / max(now - self._stage_began, 1e-9)
-        left = (event.total - event.done) / rate if rate else 0.0
-        self._narration.write(
+        left = f"{(event.total - event.done) / rate:.0f} s left" if rate else "time left unknown"
+        write(
+            self._narration,
             f"  … {event.stage}: {event.done:,} of {event.total:,} {event.unit}, "
-            f"{rate:,.0f} {event.unit}/s, {left:.0f} s left\n"
+            f"{rate:{',.0f' if rate >= 10 else '.2g'}} {event.unit}/s, {left}\n",
         )
-        self._narration.flush()
 
     def _summary(self, folder: str | None) -> None:
         counted = ", ".join(f"{self._counts[s]} {s}" for s in MARKS if s in self._counts)
@@ -146,8 +147,7 @@ class Plain:
             self._say(line)
 
     def _say(self, line: str) -> None:
-        self._out.write(line + "\n")
-        self._out.flush()
+        write(self._out, line + "\n")
 
 
 def finding_lines(found: Finding) -> list[str]:

@@ -76,6 +76,11 @@ def rows(prompts: int = 8, responses: int = 4, seed: int = 0) -> list[Row]:
     return table
 
 
+def lengths(completions: list[str], **_: Any) -> list[float]:
+    """A reward function, `checkpoints:lengths`."""
+    return [float(len(text)) for text in completions]
+
+
 def native(path: Path, records: list[Row]) -> Path:
     """The rows in the native format, JSON Lines."""
     lines = [

@@ -15,11 +15,20 @@ ENTRIES = (
         ("probe-tui CHECKPOINT --micro-batch 1 --max-prompts 16",),
     ),
     Entry(
+        "RUN002",
+        "engine's signs of life",
+        "the engine is silent",
+        "An engine that is watched gives a sign of life every 2 seconds, also in the middle of a long "
+        "forward pass. It has given none for longer than the limit: it hangs, its machine is overloaded or "
+        "asleep, or a library holds the interpreter. What it found before stays.",
+        "Look at the end of the log, and at the process with `top`; stop the run if it hangs.",
+    ),
+    Entry(
         "RUN003",
         "run folder",
         "the run folder can't be written",
         "The run's options, its events and its report go to a folder. It is not writable, holds another run "
-        "already, or the disk is full.",
+        "already, or the disk is full. As a warning: something else changed the log while it was read.",
         "Give a folder with room.",
         ("probe-tui CHECKPOINT --out /tmp/run",),
     ),

@@ -9,7 +9,7 @@ import msgspec
 import torch
 
 from probe_engine.checks import gradient as checks
-from probe_engine.errors import ProbeError
+from probe_engine.errors import ProbeError, memory_ran_out
 from probe_engine.events import FindingEvent, Part
 from probe_engine.model import gradient_flow as look
 from probe_engine.model.preconditioner import Preconditioner, preconditioner
@@ -69,9 +69,9 @@ def flow(
 
     try:
         chain = look.graph(policy.model, units[0], temperature)
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
     except Exception as error:
+        if memory_ran_out(error):
+            raise
         # The first forward pass: a configuration that does not fit the code shows here, as any exception.
         raise _no_forward(error) from error
     panel = _with(

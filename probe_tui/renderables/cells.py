@@ -14,12 +14,16 @@ Cell = tuple[str, str]
 """What to show, and its style."""
 
 # Control characters move the cursor, and bidirectional marks reorder the row: a prompt may hold both.
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
+)
+# A zero-width joiner or variation selector with nothing beside it swallows the width of its neighbour.
+_STRAY = re.compile("(?<![^\\s\u200d])\u200d+|\u200d+(?![^\\s\u200d])|(?<!\\S)\ufe0f+")
 
 
 def visible(text: str) -> str:
     """Every character that a terminal would act on, shown as a picture of itself."""
-    return _UNSAFE.sub(_picture, text)
+    return _STRAY.sub("", _UNSAFE.sub(_picture, text))
 
 
 def _picture(match: re.Match[str]) -> str:

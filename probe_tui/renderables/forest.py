@@ -15,7 +15,7 @@ from probe_tui.renderables.cells import Cell, fill, one_line, row
 from probe_tui.renderables.numbers import interval, number
 from probe_tui.renderables.palette import Palette
 
-REACH = 20.0
+REACH = 4.0
 """The axis ends at this many times the median row's reach: one wild row must not flatten the others."""
 NARROWEST = 16
 """Columns that the drawing keeps before the numbers beside it give way."""

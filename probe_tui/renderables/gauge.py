@@ -60,15 +60,16 @@ def _limits(limits: Sequence[tuple[float, str]], width: int, palette: Palette) -
     cells: list[Cell] = []
     used = 0
     starts = [_column(limit, width) for limit, _ in limits]
-    for (limit, word), start, end in zip(limits, starts, [*starts[1:], width], strict=True):
+    ends = [*starts[1:], width][: len(starts)]
+    for (limit, word), start, end in zip(limits, starts, ends, strict=True):
         if start < used:
             continue
         texts = (f"▴{number(limit)} {word}", f"▴{number(limit)}", "▴")
-        text = next((t for t in texts if len(t) < end - start or t == "▴"))
+        text = next(t for t in texts if len(t) < end - start or t == "▴")
         cells += [(" " * (start - used), ""), (text, palette.status(word))]
         used = start + len(text)
     return cells
 
 
 def _column(limit: float, width: int) -> int:
-    return int(min(max(limit, 0.0), 1.0) * (width - 1))
+    return min(int(min(max(limit, 0.0), 1.0) * width), width - 1)

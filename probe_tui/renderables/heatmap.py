@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from itertools import chain
 
 from rich.text import Text
 
-from probe_engine.report import Influence
+from probe_engine.report import Influence, Number
 from probe_tui.renderables.cells import Cell, placard, row, stretched, wrap
 from probe_tui.renderables.numbers import number
 from probe_tui.renderables.palette import Palette
 
 SHADES = "█▓▒░"
 STEP = 10**-0.5
-"""From one shade to the next: influence spans decades, its own on itself is the largest."""
-SAID = 2
+"""From a shade to the next: influence spans decades, that of a prompt on itself being the largest."""
+SPELLED = 2
 """Rows for the cell in words."""
+ROOMY = 60
+"""Columns that a whole sentence takes."""
+MEAN = "│mean"
+
+K = list[list[Number]]
 
 
 def heatmap(
@@ -31,69 +36,146 @@ def heatmap(
     unit: str = "nats",
     empty_reason: str = "",
 ) -> list[Text]:
-    """`height` rows: what is seen, column numbers, K at two columns a cell, the scale, the cursor in words.
+    """`height` rows: what is seen, column numbers, K at two columns a cell, the scale, a cell in words.
 
     A cell is a shade for the size and − (entropy falls) or + (rises). What does not fit scrolls around
     the cursor.
 
     Args:
-        cursor: row (whose entropy moves) and column (who was trained on), from 0; default: the cell of
+        cursor: row (whose entropy moves) and column (who was trained on), from 0. Without one the cell of
             the largest influence is put into words.
-        means: also the mean of each row and column.
+        means: also the mean of each row and of each column.
         unit: of K.
         empty_reason: said where there is no matrix.
     """
     if influence is None or not any(influence.K):
         title = "influence of training on one prompt on the entropy of another"
         return placard(title, empty_reason or "nothing yet", width=width, height=height, style=palette.muted)
-    matrix = _Matrix(influence)
-    at = matrix.largest() if cursor is None else matrix.clamped(cursor)
-    gutter = max(len(str(matrix.rows)), 2) + 1
-    across = max((width - gutter - (3 if means else 0)) // 2, 1)
-    down = max(height - 3 - SAID - (1 if means else 0), 1)
-    us, vs = _window(matrix.rows, down, at[0]), _window(matrix.columns, across, at[1])
+    k, scale = influence.K, _scale(influence.K)
+    rows, columns = len(k), max(map(len, k))
+    u, v = _clamped(cursor, rows, columns) if cursor is not None else _largest(k)
+
+    gutter = max(len(str(rows)), 4 if means else 2) + 1
+    across = max((width - gutter - (len(MEAN) if means else 0)) // 2, 1)
+    down = max(height - 3 - SPELLED - means, 1)
+    us, vs = _window(rows, down, u), _window(columns, across, v)
 
     def cell(value: float | None, here: bool = False) -> Cell:
-        glyphs, style = matrix.glyphs(value), palette.sign(value)
-        return glyphs, f"{style} {palette.selected}" if here else style
+        style = palette.sign(value)
+        return glyphs(value, scale), f"{style} {palette.selected}" if here else style
 
     body = []
-    for u in us:
-        cells = [(f"{u + 1:>{gutter - 1}} ", palette.muted)]
-        cells += [cell(matrix.at(u, v), cursor is not None and (u, v) == at) for v in vs]
+    for i in us:
+        cells = [(f"{i + 1:>{gutter - 1}} ", palette.muted)]
+        cells += [cell(_at(k, i, j), here=cursor is not None and (i, j) == (u, v)) for j in vs]
         if means:
-            cells += [("│", palette.muted), cell(matrix.row_mean(u))]
+            cells += [("│", palette.muted), cell(_mean(k[i]))]
         body.append(row(width, cells))
     if means:
-        columns = [cell(matrix.column_mean(v)) for v in vs]
-        body.append(row(width, [("x̄".rjust(gutter) + " ", palette.muted), *columns]))
+        averages = [cell(_mean(_column(k, j))) for j in vs]
+        body.append(row(width, [(f"{'mean':<{gutter}}", palette.muted), *averages]))
+
+    said = _spelled(influence, u, v, unit, means, brief=width < ROOMY)
+    if cursor is None:
+        said = f"largest: {said}"
     return stretched(
         [
-            row(width, [(_seen(matrix, us, vs), palette.accent)]),
-            row(width, [(" " * gutter, ""), (_numbers(vs), palette.muted)]),
-            *stretched(body, down + (1 if means else 0)),
-            row(width, _legend(matrix, unit, palette)),
-            *(row(width, [(line, "")]) for line in wrap(_spelled(matrix, at, cursor, means, unit), width)[:SAID]),
+            row(width, [(_seen(us, rows, vs, columns), palette.accent)]),
+            row(width, [(" " * gutter + _numbers(vs) + (MEAN if means else ""), palette.muted)]),
+            *stretched(body, down + means),
+            row(width, _legend(scale, unit, palette)),
+            *(row(width, [(line, "")]) for line in wrap(said, width)),
         ],
         height,
     )
 
 
-@dataclass(frozen=True)
-class _Matrix:
-    """K, readable whatever its rows' lengths; a number that is not finite counts as unknown."""
+def glyphs(value: float | None, scale: float) -> str:
+    """Shade and sign of one cell; `· ` is exactly 0, `? ` is unknown."""
+    if value is None or math.isnan(value):
+        return "? "
+    if value == 0:
+        return "· "
+    level = next((i for i in range(len(SHADES) - 1) if abs(value) >= scale * STEP ** (i + 1)), -1)
+    return SHADES[level] + ("−" if value < 0 else "+")
 
-    influence: Influence
 
-    @property
-    def rows(self) -> int:
-        return len(self.influence.K)
+def _scale(k: K) -> float:
+    """The largest |K| that is finite."""
+    return max((abs(x) for x in chain.from_iterable(k) if x and math.isfinite(x)), default=0.0)
 
-    @property
-    def columns(self) -> int:
-        return max(map(len, self.influence.K))
 
-    def at(self, u: int, v: int) -> float | None:
-        cells = self.influence.K[u]
-        value = cells[v] if v < len(cells) else None
-        return None if value is None or not math.isfinite(value) else value
+def _largest(k: K) -> tuple[int, int]:
+    cells = ((abs(x), u, v) for u, cells in enumerate(k) for v, x in enumerate(cells) if x and x == x)
+    _, u, v = max(cells, default=(0.0, 0, 0))
+    return u, v
+
+
+def _clamped(cursor: tuple[int, int], rows: int, columns: int) -> tuple[int, int]:
+    return min(max(cursor[0], 0), rows - 1), min(max(cursor[1], 0), columns - 1)
+
+
+def _at(k: K, u: int, v: int) -> float | None:
+    """None, too, where a row is short."""
+    return k[u][v] if v < len(k[u]) else None
+
+
+def _column(k: K, v: int) -> Iterable[float | None]:
+    return (_at(k, u, v) for u in range(len(k)))
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Over the known ones."""
+    known = [x for x in values if x is not None and math.isfinite(x)]
+    # Divided first: a sum of the largest floats overflows.
+    return math.fsum(x / len(known) for x in known) if known else None
+
+
+def _window(size: int, room: int, at: int) -> range:
+    """The part that is seen, `at` in its middle where possible."""
+    start = min(max(at - room // 2, 0), max(size - room, 0))
+    return range(start, min(start + room, size))
+
+
+def _seen(us: range, rows: int, vs: range, columns: int) -> str:
+    said = "entropy of ↓ trained on →"
+    if len(us) < rows:
+        said += f" · rows {us.start + 1}–{us.stop}/{rows}"
+    if len(vs) < columns:
+        said += f" · columns {vs.start + 1}–{vs.stop}/{columns}"
+    return said
+
+
+def _numbers(vs: range) -> str:
+    """The number of every fifth column, ending over the column."""
+    line = ""
+    for position, v in enumerate(vs):
+        if v == 0 or (v + 1) % 5 == 0:
+            line = line.ljust(2 * position + 2 - len(str(v + 1))) + str(v + 1)
+    return line.ljust(2 * len(vs))
+
+
+def _legend(scale: float, unit: str, palette: Palette) -> list[Cell]:
+    shades = [f"{SHADES[i]} ≥{number(scale * STEP ** (i + 1), 2)}" for i in range(len(SHADES) - 1)]
+    return [
+        ("− falls", palette.falls),
+        (" ", ""),
+        ("+ rises", palette.rises),
+        (f"  {' '.join(shades)} {SHADES[-1]} less, {unit}", palette.muted),
+    ]
+
+
+def _spelled(influence: Influence, u: int, v: int, unit: str, means: bool, brief: bool) -> str:
+    value = _at(influence.K, u, v)
+    moves = "" if not value or math.isnan(value) else ": it falls" if value < 0 else ": it rises"
+    if brief:
+        return f"training {v + 1} → entropy {u + 1}: {number(value)} {unit}{moves}"
+    said = f"training on {v + 1} moves the entropy of {u + 1} by {number(value)} {unit}{moves}"
+    if means:
+        row_mean, column_mean = _mean(influence.K[u]), _mean(_column(influence.K, v))
+        said += f" · mean of row {number(row_mean)}, of column {number(column_mean)}"
+    return f"{said} · {_id(influence, v)} → {_id(influence, u)}"
+
+
+def _id(influence: Influence, n: int) -> str:
+    return influence.ids[n] if n < len(influence.ids) else str(n + 1)

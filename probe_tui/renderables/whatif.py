@@ -33,9 +33,6 @@ def ess_at_scale(log_w: Sequence[float], scale: float, shares: Sequence[float] |
 
 def row_ess_at_scale(row: RealizedRow, scale: float) -> float:
     """`ess_at_scale` of a measured row; each unit has the same share, whatever its number of responses."""
-    log_w: list[float] = []
-    shares: list[float] = []
-    for unit in row.units:
-        log_w += [math.nan if x is None else x for x in unit.log_w]
-        shares += [1 / len(unit.log_w)] * len(unit.log_w)
-    return ess_at_scale(log_w, scale, shares)
+    weighed = [(x, 1 / len(unit.log_w)) for unit in row.units for x in unit.log_w]
+    log_w = [math.nan if x is None else x for x, _ in weighed]
+    return ess_at_scale(log_w, scale, [share for _, share in weighed])

@@ -8,15 +8,19 @@ from pathlib import Path
 import pytest
 
 import probe_engine
+import probe_tui
 from probe_engine.catalogue import ENTRIES
 from probe_engine.report import finding
 
 SOURCE = "\n".join(
-    p.read_text() for p in Path(probe_engine.__file__).parent.rglob("*.py") if "catalogue" not in p.parts
+    p.read_text()
+    for package in (probe_engine, probe_tui)
+    for p in Path(str(package.__file__)).parent.rglob("*.py")
+    if "catalogue" not in p.parts
 )
 
 
-def test_every_code_in_the_engine_has_an_entry_and_the_reverse() -> None:
+def test_every_code_in_the_sources_has_an_entry_and_the_reverse() -> None:
     used = set(re.findall(r'"((?:CKPT|PEFT|OPT|GRAD|ROLL|STAT|RUN)\d{3})"', SOURCE))
     assert used == set(ENTRIES)
 

@@ -21,6 +21,7 @@ import written
 from safetensors.torch import load_file, save_file
 
 from probe_engine import probe
+from probe_engine.errors import memory_ran_out
 from probe_engine.report import Report, encode
 
 PROMPTS, RESPONSES = 8, 3
@@ -415,6 +416,21 @@ def test_an_empty_completion_of_trl_is_an_end_of_text_alone(copy: Callable[[chec
     assert [report.units[0].responses[0].length, report.units[0].responses[0].terminated] == [1, True]
 
 
+def test_a_prompt_that_leaves_no_room_for_a_response_is_not_sampled(
+    copy: Callable[[checkpoints.Kind], Path], tmp_path: Path
+) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    texts = [*(f"a{c}" for c in "bcdefgh"), "a" * 60]
+    prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
+    report = probe(copy("full"), device="cpu", prompts=str(prompts), reward="checkpoints:lengths")
+    assert report.run.status == "complete"
+    assert len(report.units) == 7
+    left_out = next(f for f in report.findings if f.code == "ROLL013")
+    assert left_out.status == "warn"
+    assert "line 8" in left_out.message
+    assert "the model has 64 positions" in left_out.message
+
+
 def test_a_file_name_that_is_no_unicode_is_probed_all_the_same(
     copy: Callable[[checkpoints.Kind], Path], tmp_path: Path
 ) -> None:
@@ -480,6 +496,15 @@ def test_a_planted_pickle_leaves_no_trace(
         assert "mkdir" in refused.message
         assert refused.remedy.commands == ["probe-tui CHECKPOINT --trust"]
     assert (report.verdict is not None) == (exit_code < 3)
+
+
+def test_the_three_ways_of_running_out_of_memory_are_known() -> None:
+    with pytest.raises(RuntimeError) as refused:
+        torch.empty(10**15)
+    assert memory_ran_out(refused.value)
+    assert memory_ran_out(torch.OutOfMemoryError("CUDA out of memory"))
+    assert memory_ran_out(MemoryError())
+    assert not memory_ran_out(RuntimeError("index out of range"))
 
 
 def test_the_planted_pickle_would_leave_a_trace(tmp_path: Path) -> None:

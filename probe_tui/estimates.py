@@ -1,0 +1,283 @@
+"""The report's estimates as named numbers: what the Entropy tab and the exported page both list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from probe_engine.report import Estimates, GradientFlow, RealizedRow, Report, SplitEstimate, UStatistic
+from probe_tui.renderables.forest import Interval
+from probe_tui.renderables.numbers import ENTROPY_UNITS, interval, number
+
+UNIT_WORDS = {
+    "dr_grpo": "nats per token slot",
+    "sequence": "nats per sequence",
+    "per_token": "nats per token",
+}
+"""Of H under each `--weighting`, in full."""
+
+Bounds = tuple[float | None, float | None] | None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A change of entropy, predicted or measured, and where the report holds it."""
+
+    symbol: str
+    """δH₁ or ΔĤ."""
+    name: str
+    interval: Interval
+    """As a row of a forest plot."""
+    path: str
+    """For jq."""
+
+    def said(self, unit: str) -> str:
+        """With its unit and interval, as one copies it."""
+        row = self.interval
+        value = f"{self.symbol} {self.name}".rstrip() + f" = {number(row.value, 6)} {unit}"
+        return value if row.lo is None else f"{value}, 95% {interval(row.lo, row.hi)}"
+
+
+@dataclass(frozen=True)
+class Named:
+    """Any other number of the report."""
+
+    label: str
+    value: float | int | None
+    unit: str
+    path: str
+    meaning: str
+
+    @property
+    def text(self) -> str:
+        """The number with its unit; counts are exact."""
+        shown = str(self.value) if isinstance(self.value, int) else number(self.value)
+        return shown if self.value is None else f"{shown} {self.unit}".rstrip()
+
+
+@dataclass(frozen=True)
+class Headline:
+    """δH₁ in words, and the number behind them."""
+
+    value: str
+    bounds: str
+    words: str
+    """Does entropy fall or rise?"""
+    estimate: Estimate
+
+    @property
+    def certain(self) -> bool:
+        """Does the interval exclude 0?"""
+        lo, hi = self.estimate.interval.lo, self.estimate.interval.hi
+        return lo is not None and hi is not None and (lo > 0 or hi < 0)
+
+
+def short_unit(report: Report) -> str:
+    """Unit of an entropy, for axes and tables."""
+    return ENTROPY_UNITS.get(_option(report, "weighting", "dr_grpo"), "nats")
+
+
+def unit_words(report: Report) -> str:
+    """Unit of an entropy, in full."""
+    return UNIT_WORDS.get(_option(report, "weighting", "dr_grpo"), "nats")
+
+
+def unit_name(report: Report) -> str:
+    """What the estimates are over: prompts or blocks."""
+    return "blocks" if _option(report, "units", "prompt") == "block" else "prompts"
+
+
+def headline(report: Report) -> Headline | None:
+    """The first estimate that is a number; None where there is none."""
+    chosen = next((e for e in predictions(report.estimates) if e.interval.value is not None), None)
+    if chosen is None:
+        return None
+    row = chosen.interval
+    return Headline(
+        value=f"δH₁ = {number(row.value)} {unit_words(report)}",
+        bounds="no interval" if row.lo is None or row.hi is None else f"95% {interval(row.lo, row.hi)}",
+        words=_direction(row, report),
+        estimate=chosen,
+    )
+
+
+def predictions(estimates: Estimates) -> tuple[Estimate, ...]:
+    """δH₁ by each estimator, with its interval; the headline's first."""
+
+    def row(name: str, note: str, part: str, value: float | None, bounds: Bounds) -> Estimate:
+        return Estimate("δH₁", name, _bounded(name, value, bounds, note), f".estimates.{part}.delta_h1")
+
+    rows = []
+    if (u := estimates.u_statistic) is not None:
+        rows.append(row("U-statistic", "jackknife", "u_statistic", u.delta_h1, u.ci95))
+    if (s := estimates.split) is not None:
+        rows.append(row("split E/U", "Welch", "split", s.delta_h1, s.ci95))
+    if (v := estimates.v_statistic) is not None:
+        rows.append(row("V-statistic", "", "v_statistic", v.delta_h1, v.ci95))
+    return tuple(rows)
+
+
+def measurements(report: Report) -> tuple[Estimate, ...]:
+    """ΔĤ by each pairing and estimator, in the report's order."""
+    return tuple(_measurement(index, row) for index, row in enumerate(report.realized))
+
+
+def comparisons(report: Report) -> Iterator[tuple[str, list[Estimate]]]:
+    """For each step and pairing: a heading, the prediction, and what was measured."""
+    indexed = list(enumerate(report.realized))
+    for (step, pairing), members in groupby(indexed, key=lambda pair: (pair[1].step, pair[1].pairing)):
+        rows = list(members)
+        about = f"{step} step, {dashed(pairing)}: {PAIRINGS[pairing]}"
+        measured = [_relabelled(_measurement(i, row), dashed(row.estimator)) for i, row in rows]
+        yield about, [_prediction(report.estimates, *rows[0]), *measured]
+
+
+PAIRINGS = {
+    "held_out": "the step from U, entropy over E",
+    "same_batch": "the step and entropy over all",
+}
+PREDICTED_BY = {
+    ("preconditioned", "held_out"): ".estimates.split.delta_h1",
+    ("preconditioned", "same_batch"): ".estimates.v_statistic.delta_h1",
+}
+
+
+def predictor(estimates: Estimates, step: str, pairing: str) -> Estimate | None:
+    """The estimate that says beforehand what a step and pairing measure."""
+    source = PREDICTED_BY.get((step, pairing))
+    return next((e for e in predictions(estimates) if e.path == source), None)
+
+
+def _measurement(index: int, row: RealizedRow) -> Estimate:
+    name = f"{dashed(row.pairing)} {dashed(row.estimator)}"
+    # Where the step is another one than δH₁ is about, that is said.
+    note = "" if row.step == "preconditioned" else f"{row.step} step"
+    return Estimate("ΔĤ", name, _bounded(name, row.delta_h, row.ci95, note), f".realized[{index}].delta_h")
+
+
+def _prediction(estimates: Estimates, index: int, row: RealizedRow) -> Estimate:
+    """What the row is compared with."""
+    source = predictor(estimates, row.step, row.pairing)
+    if source is not None:
+        return _relabelled(source, source.name)
+    return Estimate("δH₁", "", Interval("δH₁", row.predicted, None, None), f".realized[{index}].predicted")
+
+
+def _relabelled(e: Estimate, name: str) -> Estimate:
+    return replace(e, interval=replace(e.interval, label=f"{e.symbol} {name}"))
+
+
+def dashed(name: str) -> str:
+    """`held_out` as people write it."""
+    return name.replace("_", "-")
+
+
+def numbers(report: Report) -> Iterator[tuple[str, list[Named]]]:
+    """What stands behind the estimates: headings, and the numbers under each."""
+    estimates, unit, name = report.estimates, short_unit(report), unit_name(report)
+    if estimates.u_statistic is not None:
+        yield f"U-statistic: every pair of different {name}", _u_statistic(estimates.u_statistic, unit, name)
+    if estimates.split is not None:
+        yield f"split: {name} in E evaluate, {name} in U train", _split(estimates.split, unit, name)
+    if report.gradient_flow is not None:
+        yield "preconditioner", _preconditioner(report.gradient_flow)
+    if (b := estimates.baselines) is not None and b.covariance is not None:
+        heading = "baseline: its scale is arbitrary, only sign and rank compare"
+        yield heading, [_covariance(b.covariance, estimates)]
+
+
+def _u_statistic(u: UStatistic, unit: str, name: str) -> list[Named]:
+    def named(label: str, value: float | int | None, unit: str, field: str, meaning: str) -> Named:
+        return Named(label, value, unit, f".estimates.u_statistic.{field}", meaning)
+
+    return [
+        named("U_cross", u.u_cross, f"{unit} per η", "u_cross", "δH₁ = −η·U_cross: positive, entropy falls"),
+        named(
+            "SE jackknife", u.se_jackknife, unit, "se_jackknife", f"the interval's, with t of {u.B - 1} df"
+        ),
+        named("SE plug-in", u.se_plugin, unit, "se_plugin", "η·√(4ζ₁/B)"),
+        named("ζ₁", u.zeta1, f"({unit} per η)²", "zeta1", "variance of the row means r_n"),
+        named("ζ₂", u.zeta2, f"({unit} per η)²", "zeta2", "variance over pairs; needs the influence matrix"),
+        named("B", u.B, name, "B", "how many it is over"),
+        named(
+            "needed", u.prompts_needed, name, "prompts_needed", "for an interval without 0, at this effect"
+        ),
+    ]
+
+
+def _split(s: SplitEstimate, unit: str, name: str) -> list[Named]:
+    def named(label: str, value: float | int | None, unit: str, field: str, meaning: str) -> Named:
+        return Named(label, value, unit, f".estimates.split.{field}", meaning)
+
+    return [
+        named("SE", s.se, unit, "se", "√(Var_E + Var_U): the interval's"),
+        named("SE given U", s.se_conditional, unit, "se_conditional", "√Var_E: for this half to train on"),
+        named("Var_E", s.var_e, f"({unit})²", "var_e", "from which prompts evaluate"),
+        named("Var_U", s.var_u, f"({unit})²", "var_u", "from which prompts train"),
+        named("df", s.df, "", "df", "Welch–Satterthwaite degrees of freedom"),
+        named("B_E", s.B_E, name, "B_E", "how many evaluate"),
+        named("B_U", s.B_U, name, "B_U", "how many train"),
+        named(
+            "needed", s.prompts_needed, name, "prompts_needed", "for an interval without 0, at this effect"
+        ),
+    ]
+
+
+def _preconditioner(flow: GradientFlow) -> list[Named]:
+    return [
+        Named(
+            "stale ratio",
+            flow.stale_ratio,
+            "",
+            ".gradient_flow.stale_ratio",
+            "‖PȲ‖/‖P⁺Ȳ‖: 1 where v̂ is fresh; OPT010 judges it",
+        ),
+        Named(
+            "mapping",
+            flow.mapping_correlation,
+            "",
+            ".gradient_flow.mapping_correlation",
+            "rank correlation of exp_avg_sq with gradient²: near 0, the state may be another parameter's",
+        ),
+    ]
+
+
+def _covariance(value: float, estimates: Estimates) -> Named:
+    first = next((e.interval.value for e in predictions(estimates) if e.interval.value), None)
+    compared = ""
+    if first is not None and value:
+        compared = f": {'the same sign as' if first * value > 0 else 'another sign than'} δH₁"
+    return Named(
+        "covariance",
+        value,
+        "",
+        ".estimates.baselines.covariance",
+        f"of log-probability and advantage{compared}",
+    )
+
+
+def _bounded(label: str, value: float | None, bounds: Bounds, note: str = "") -> Interval:
+    lo, hi = bounds or (None, None)
+    return Interval(label, value, lo, hi, note)
+
+
+def _direction(row: Interval, report: Report) -> str:
+    """Does entropy fall or rise? Only an interval that excludes 0 says so."""
+    value = row.value or 0.0
+    if value == 0:
+        return "Exactly 0: the step, or every policy gradient, is 0."
+    looks = "fall" if value < 0 else "rise"
+    if row.lo is None or row.hi is None:
+        return f"It looks like a {looks} of entropy; too few {unit_name(report)} for an interval."
+    if row.lo > 0 or row.hi < 0:
+        return f"Entropy {looks}s: the whole interval lies {'below' if value < 0 else 'above'} 0."
+    behind = report.estimates.u_statistic or report.estimates.split
+    needed = None if behind is None else behind.prompts_needed
+    enough = f"; {needed} {unit_name(report)} would do at this effect size" if needed else ""
+    return f"The sign is not known: it looks like a {looks}, but the interval covers 0{enough}."
+
+
+def _option(report: Report, name: str, default: str) -> str:
+    setting = report.config.get(name)
+    return default if setting is None else str(setting.value)

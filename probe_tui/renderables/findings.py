@@ -1,0 +1,122 @@
+"""Findings: a row each, one in full, by family, and how many ask for attention."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from rich.text import Text
+
+from probe_engine.report import Finding
+from probe_tui.plain import MARKS
+from probe_tui.renderables.cells import fill, one_line, paragraph, row
+from probe_tui.renderables.numbers import number
+from probe_tui.renderables.palette import Palette
+
+FAMILIES = {
+    "ENV": "Environment",
+    "CKPT": "Checkpoint",
+    "PEFT": "Adapter",
+    "OPT": "Optimizer state",
+    "ROLL": "Rollouts",
+    "GRAD": "Gradient flow",
+    "STAT": "Statistics",
+    "RUN": "Run",
+}
+"""In the order of the pipeline."""
+TITLE = 22
+"""Columns of the title, where there is room for columns."""
+ROOMY = 70
+
+
+@dataclass(frozen=True)
+class Attention:
+    """How many findings want to be looked at."""
+
+    fail: int
+    warn: int
+
+    def __str__(self) -> str:
+        """Glyphs and numbers for a tab's title; empty where all is well."""
+        return " ".join(f"{MARKS[s]}{n}" for s, n in (("fail", self.fail), ("warn", self.warn)) if n)
+
+
+def attention(findings: Iterable[Finding]) -> Attention:
+    """A crash counts as a failure."""
+    statuses = [f.status for f in findings]
+    return Attention(fail=statuses.count("fail") + statuses.count("crash"), warn=statuses.count("warn"))
+
+
+def grouped(findings: Iterable[Finding]) -> list[tuple[str, list[Finding]]]:
+    """By family, under their plain names, in the order of the pipeline; as they came within one."""
+    families: dict[str, list[Finding]] = {name: [] for name in FAMILIES.values()}
+    for f in findings:
+        letters = f.code.rstrip("0123456789")
+        # A newer engine may have a family that this screen does not know: it is shown all the same.
+        families.setdefault(FAMILIES.get(letters, letters), []).append(f)
+    return [(name, members) for name, members in families.items() if members]
+
+
+def finding_row(f: Finding, *, width: int, palette: Palette) -> Text:
+    """Glyph, word, code, title, message."""
+    title = fill(f.title, TITLE) if width >= ROOMY else one_line(f.title)
+    quiet = palette.muted if f.status in ("ok", "skip") else ""
+    return row(
+        width,
+        [
+            (f"{MARKS[f.status]} {f.status:<5} ", palette.status(f.status)),
+            (f"{f.code:<7} ", palette.muted),
+            (f"{title} ", ""),
+            (one_line(f.message), quiet),
+        ],
+    )
+
+
+def finding_detail(f: Finding, *, width: int, palette: Palette) -> list[Text]:
+    """Everything that a finding says, wrapped; commands are not: they are to be copied."""
+    rows = [
+        row(
+            width,
+            [
+                (f"{MARKS[f.status]} {f.status} ", palette.status(f.status)),
+                (f"{f.code} {one_line(f.title)}", palette.accent),
+            ],
+        )
+    ]
+
+    def say(label: str, text: str, style: str = "") -> None:
+        rows.extend(paragraph(width, text, style, first=label, indent=" " * min(len(label), width // 4)))
+
+    say("", f.message)
+    if f.value is not None:
+        limit = "" if f.threshold is None else f" · threshold {_plain(f.threshold)}"
+        say("seen: ", _plain(f.value) + limit)
+    for key, value in f.evidence.items():
+        say(f"{one_line(key)}: ", _plain(value), palette.muted)
+    if f.remedy.text:
+        say("remedy: ", f.remedy.text)
+    for command in f.remedy.commands:
+        say("$ ", command, palette.accent)
+    if f.reference:
+        say("see ", f.reference, palette.muted)
+    if f.duration_ms is not None:
+        say("", f"took {number(f.duration_ms)} ms", palette.muted)
+    return rows
+
+
+def _plain(value: Any) -> str:
+    """Evidence is JSON; here it is read by people."""
+    match value:
+        case None:
+            return "—"
+        case bool() | int() | str():
+            return str(value)
+        case float():
+            return number(value, digits=6)
+        case dict():
+            return ", ".join(f"{key} {_plain(held)}" for key, held in value.items())
+        case list() | tuple():
+            return ", ".join(map(_plain, value)) or "none"
+        case _:
+            return repr(value)

@@ -1,0 +1,68 @@
+"""Does the measured change bear the prediction out? The answer as a sentence, with its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.text import Text
+
+from probe_engine.report import Number, RealizedRow, Verdict
+from probe_tui.renderables.cells import paragraph
+from probe_tui.renderables.numbers import interval, number, share
+from probe_tui.renderables.palette import Palette
+
+SAID = {
+    "agree": ("✓", "ok", "the measured change bears the prediction out"),
+    "disagree": ("✗", "fail", "the measured change contradicts the prediction"),
+    "inconclusive": ("?", "warn", "the sign of the prediction is not known yet"),
+    "unreliable": ("!", "fail", "the numbers below can't be trusted"),
+}
+"""Glyph, style and meaning of each status."""
+
+
+def verdict_lines(
+    verdict: Verdict | None,
+    realized: Sequence[RealizedRow],
+    *,
+    width: int,
+    palette: Palette,
+    unit: str = "nats",
+    predicted_ci95: tuple[Number, Number] | None = None,
+    empty_reason: str = "",
+) -> list[Text]:
+    """Status and meaning, the reason, both changes, and the row that was judged.
+
+    Args:
+        realized: where the judged row's uncertainty and weights are found.
+        unit: of the entropy.
+        predicted_ci95: of the estimate that was judged (held-out rows: the split estimate's).
+        empty_reason: said where there is no verdict.
+    """
+    if verdict is None:
+        return paragraph(width, empty_reason or "no verdict yet", palette.muted)
+    glyph, status, meaning = SAID[verdict.status]
+    row = verdict.row
+    name = f"{row.step} step, {row.pairing.replace('_', '-')} pairing, {row.estimator.replace('_', '-')}"
+    judged = next(
+        (r for r in realized if (r.step, r.pairing, r.estimator) == (row.step, row.pairing, row.estimator)),
+        None,
+    )
+    predicted = f"predicted δH₁ {number(verdict.predicted)} {unit}"
+    if predicted_ci95 is not None:
+        predicted += f", 95% {interval(*predicted_ci95)}"
+    measured = f"measured  ΔĤ  {number(verdict.measured)} {unit}"
+    if judged is not None:
+        measured += f" ± {number(judged.se)} SE, 95% {interval(*(judged.ci95 or (None, None)))}"
+    rows = [
+        *paragraph(width, meaning, palette.accent, first=f"{glyph} {verdict.status.upper()}: ", indent="  "),
+        *paragraph(width, verdict.reason),
+        *paragraph(width, predicted),
+        *paragraph(width, measured),
+        *paragraph(width, f"z of their paired difference {number(verdict.z)}"),
+        *paragraph(width, f"judged: {name}", palette.muted),
+    ]
+    rows[0].stylize(palette.status(status), 0, len(glyph) + 1 + len(verdict.status))
+    if judged is not None:
+        ess = f"ESS {number(judged.ess)} of {judged.N} ({share(judged.ess_fraction)})"
+        rows += paragraph(width, f"{ess}, Pareto k̂ {number(judged.khat)}", palette.muted)
+    return rows

@@ -1,0 +1,130 @@
+"""Prompt: one unit in full, and its neighbours under the arrow keys."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from probe_engine.report import UnitRow
+from probe_tui.renderables.cells import cut
+from probe_tui.renderables.numbers import number
+from probe_tui.renderables.palette import DEFAULT, MONO, Palette
+from probe_tui.renderables.prompt import prompt_detail
+
+UNWRAPPED = 1_000_000
+"""Columns of text that is copied: no line of it is broken."""
+
+
+class PromptScreen(ModalScreen[str]):
+    """Prompt, numbers and responses; leaves with the id of the unit that was looked at last.
+
+    Args:
+        units: in the order of the list that this was opened from.
+        at: where to begin.
+        nats: unit of contributions.
+        palette: the styles.
+        note: what holds of all these numbers, such as "so far".
+    """
+
+    DEFAULT_CSS = """
+    PromptScreen { align: center middle; }
+    PromptScreen VerticalScroll {
+        width: 110; max-width: 100%; height: 100%; border: round $primary; padding: 0 1;
+        background: $surface; scrollbar-size-vertical: 1; scrollbar-gutter: stable;
+    }
+    PromptScreen #dots { dock: bottom; background: $surface; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("left", "turn(-1)", "the unit before"),
+        Binding("right", "turn(1)", "the unit after"),
+        Binding("y", "app.copy", "copy this unit"),
+        Binding("c", "app.command", "copy the command and the JSON path"),
+        Binding("escape,q,enter", "close", "close"),
+    ]
+
+    def __init__(
+        self,
+        units: Sequence[UnitRow],
+        at: int,
+        *,
+        nats: str,
+        palette: Palette = DEFAULT,
+        note: str = "",
+    ) -> None:
+        super().__init__()
+        self._units = units
+        self._at = at
+        self._nats = nats
+        self._palette = palette
+        self._note = note
+
+    @property
+    def unit(self) -> UnitRow:
+        """The one that is looked at."""
+        return self._units[self._at]
+
+    def compose(self) -> ComposeResult:
+        """One scrolling page."""
+        with VerticalScroll() as box:
+            box.border_subtitle = "← → others · y copy · esc close"
+            yield Static(id="dots", markup=False)
+            yield Static(id="detail", markup=False)
+
+    def on_mount(self) -> None:
+        """Keys scroll the page."""
+        self.query_one(VerticalScroll).focus()
+
+    def on_resize(self) -> None:
+        """Wraps anew, once the page has its width."""
+        self.call_after_refresh(self._draw)
+
+    def action_turn(self, step: int) -> None:
+        """The next unit; it begins at its top."""
+        self._at = (self._at + step) % len(self._units)
+        self._draw()
+        self.query_one(VerticalScroll).scroll_home(animate=False)
+
+    def action_close(self) -> None:
+        """Back to where it was opened."""
+        self.dismiss(self.unit.id)
+
+    def json_path(self) -> str:
+        """Where the report holds this unit."""
+        return unit_path(self.unit.id)
+
+    def copy_text(self) -> str:
+        """The unit as text."""
+        return unit_text(self.unit, nats=self._nats)
+
+    def _draw(self) -> None:
+        box = self.query_one(VerticalScroll)
+        note = f", {self._note}" if self._note else ""
+        box.border_title = f"{self._at + 1} of {len(self._units)}{note}"
+        width = box.scrollable_content_region.width
+        rows = prompt_detail(self.unit, width=width, palette=self._palette, nats=self._nats)
+        self.query_one("#detail", Static).update(Text("\n").join(rows))
+        self.query_one("#dots", Static).update(Text(cut(dots(self.unit), width), style=self._palette.muted))
+
+
+def unit_path(id: str) -> str:
+    """Where the report holds a unit, for jq."""
+    return f".units[] | select(.id=={json.dumps(id, ensure_ascii=False)})"
+
+
+def unit_text(unit: UnitRow, *, nats: str) -> str:
+    """A unit as text, its lines as long as they come."""
+    rows = prompt_detail(unit, width=UNWRAPPED, palette=MONO, nats=nats)
+    return "\n".join([*(row.plain for row in rows), "", dots(unit)])
+
+
+def dots(unit: UnitRow) -> str:
+    """The dot products behind the contributions."""
+    return f"without η: s {number(unit.s)} · t {number(unit.t)} · r {number(unit.r)}"

@@ -1,0 +1,260 @@
+"""Influence: whose entropy moves by training on whom."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+from rich.cells import cell_len
+from rich.text import Text
+from textual.binding import Binding, BindingType
+from textual.events import Click
+
+from probe_engine.report import Influence, Number
+from probe_tui.estimates import short_unit
+from probe_tui.renderables.cells import cut, one_line, placard, row, wrap
+from probe_tui.renderables.heatmap import heatmap
+from probe_tui.renderables.numbers import number
+from probe_tui.screens.prompt import PromptScreen
+from probe_tui.state import ScreenState
+from probe_tui.widgets.panel import Panel
+
+CELL_WIDTH = 2
+PAGE = 10
+"""Rows that page up and page down move."""
+FAR = 1_000_000
+"""Beyond any column."""
+TALL = 24
+"""Rows from which a prompt gets three lines instead of one."""
+TITLE = "whose entropy moves by training on whom"
+KEYS = "enter opens, s sorts"
+NO_VECTORS = "Needs kept vectors: run again with a larger --memory-budget, and with --method loop."
+
+Order = tuple[int, ...]
+"""Which unit of the report's K stands where on the screen."""
+
+
+def by_row_mean(influence: Influence) -> Order:
+    """The unit whose entropy falls most first, an unknown one last."""
+    means = [_mean(values) for values in influence.K]
+    return tuple(sorted(range(len(means)), key=lambda u: (means[u] is None, means[u] or 0.0)))
+
+
+def arranged(influence: Influence, order: Order) -> Influence:
+    """Rows and columns in this order, so that what a unit does to itself stays on the diagonal."""
+    return Influence(
+        ids=[influence.ids[u] for u in order],
+        K=[[influence.K[u][v] for v in order] for u in order],
+    )
+
+
+def largest(influence: Influence) -> tuple[int, int]:
+    """Row and column of the largest |K|."""
+    cells = ((abs(x), u, v) for u, values in enumerate(influence.K) for v, x in enumerate(values) if x)
+    _, u, v = max(cells, default=(0.0, 0, 0))
+    return u, v
+
+
+def _mean(values: Sequence[Number]) -> float | None:
+    known = [v for v in values if v is not None]
+    return math.fsum(known) / len(known) if known else None
+
+
+class InfluencePanel(Panel, can_focus=True):
+    """A heatmap with a cursor; below it the cell in words, and both of its prompts."""
+
+    DEFAULT_CSS = "InfluencePanel { padding: 0 1; background: $surface; }"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up", "move(-1, 0)", "row above: whose entropy moves", show=False),
+        Binding("down", "move(1, 0)", "row below", show=False),
+        Binding("left", "move(0, -1)", "column to the left: who was trained on", show=False),
+        Binding("right", "move(0, 1)", "column to the right", show=False),
+        Binding("pageup", f"move(-{PAGE}, 0)", f"{PAGE} rows up", show=False),
+        Binding("pagedown", f"move({PAGE}, 0)", f"{PAGE} rows down", show=False),
+        Binding("home", f"move(0, -{FAR})", "first column", show=False),
+        Binding("end", f"move(0, {FAR})", "last column", show=False),
+        Binding("enter", "open", "open the row's prompt", show=False),
+        Binding("s", "sort", "sort by row mean, or as in the report", show=False),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._state = ScreenState()
+        self._reported: Influence | None = None
+        self._shown: Influence | None = None
+        """The reported one in the order of the screen."""
+        self._order: Order = ()
+        self._sorted = False
+        self._cursor = (0, 0)
+        """Row and column on the screen."""
+
+    def show(self, state: ScreenState) -> None:
+        """Draws K; the cursor stays on its cell while K is the same, and begins on the largest one."""
+        self._state = state
+        if state.report.influence is not self._reported:
+            self._reported = state.report.influence
+            self._arrange((0, 0) if self._reported is None else largest(self._reported))
+        self.refresh()
+
+    def json_path(self) -> str:
+        """Where the report holds the cell under the cursor."""
+        if isinstance(self.app.screen, PromptScreen):
+            return self.app.screen.json_path()
+        if not self._order:
+            return ".influence"
+        u, v = self._reported_cell()
+        return f".influence.K[{u}][{v}]"
+
+    def copy_text(self) -> str:
+        """The cell under the cursor and both of its prompts."""
+        if isinstance(self.app.screen, PromptScreen):
+            return self.app.screen.copy_text()
+        if self._shown is None or not self._order:
+            return ""
+        u, v = self._cursor
+        ids, moved = self._shown.ids, number(self._shown.K[u][v])
+        return (
+            f"training on {ids[v]} moves the entropy of {ids[u]} by {moved} {short_unit(self._state.report)}\n"
+            f"entropy of {ids[u]}: {self._prompt(u)}\n"
+            f"trained on {ids[v]}: {self._prompt(v)}"
+        )
+
+    def render(self) -> Text:
+        """The heatmap, and below it the prompts; or why there is none."""
+        width, height = self.size
+        if not self._order:
+            rows = placard(TITLE, self._why_empty(), width=width, height=height, style=self.palette.muted)
+            return Text("\n").join(rows)
+        rows = self._heatmap()
+        self._mark(rows)
+        rows[0].append(" · sorted by row mean" if self._sorted else "")
+        room = width - rows[0].cell_len
+        if room > len(KEYS) + 1:
+            rows[0].append(KEYS.rjust(room), self.palette.muted)
+        return Text("\n").join([*rows, *self._prompts()])
+
+    def on_click(self, event: Click) -> None:
+        """To the cell under the pointer; once more on the same cell opens the row's prompt."""
+        offset = event.get_content_offset(self)
+        clicked = None if offset is None else self._cell_at(offset.x, offset.y)
+        if clicked is not None and clicked == self._cursor:
+            self.action_open()
+        elif clicked is not None:
+            self._move_to(*clicked)
+
+    def action_move(self, down: int, right: int) -> None:
+        """So many cells on."""
+        self._move_to(self._cursor[0] + down, self._cursor[1] + right)
+
+    def action_sort(self) -> None:
+        """By row mean, or as in the report; the cursor stays on its cell."""
+        self._sorted = not self._sorted
+        if self._order:
+            self._arrange(self._reported_cell())
+            self.refresh()
+
+    def action_open(self) -> None:
+        """The prompt whose entropy moves; its neighbours are those of the other rows."""
+        if self._shown is None:
+            return
+        units = {unit.id: unit for unit in self._state.report.units}
+        screen = PromptScreen(
+            [units[id] for id in self._shown.ids],
+            self._cursor[0],
+            nats=short_unit(self._state.report),
+            palette=self.palette,
+        )
+        self.app.push_screen(screen, self._go_to)
+
+    def _go_to(self, id: str | None) -> None:
+        if self._shown is not None and id in self._shown.ids:
+            self._move_to(self._shown.ids.index(id), self._cursor[1])
+
+    def _move_to(self, u: int, v: int) -> None:
+        last = len(self._order) - 1
+        self._cursor = min(max(u, 0), max(last, 0)), min(max(v, 0), max(last, 0))
+        self.refresh()
+
+    def _arrange(self, cell: tuple[int, int]) -> None:
+        """In the order asked for, the cursor on this cell of the report."""
+        if self._reported is None:
+            self._shown, self._order, self._cursor = None, (), (0, 0)
+            return
+        in_report = tuple(range(len(self._reported.ids)))
+        self._order = by_row_mean(self._reported) if self._sorted else in_report
+        self._shown = arranged(self._reported, self._order)
+        self._cursor = self._order.index(cell[0]), self._order.index(cell[1])
+
+    def _reported_cell(self) -> tuple[int, int]:
+        return self._order[self._cursor[0]], self._order[self._cursor[1]]
+
+    def _mark(self, rows: list[Text]) -> None:
+        """Row and column of the cursor, at the edges: one cell among hundreds is hard to find."""
+        x, y = self._drawn_cursor(rows)
+        rows[1].stylize(self.palette.selected, x, x + CELL_WIDTH)
+        label = rows[y].plain[:x].rstrip()
+        rows[y].stylize(self.palette.selected, len(label) - len(label.lstrip()), len(label))
+
+    def _cell_at(self, x: int, y: int) -> tuple[int, int] | None:
+        """The cell drawn there, reckoned from where the cursor is drawn."""
+        if not self._order:
+            return None
+        cursor_x, cursor_y = self._drawn_cursor(self._heatmap())
+        u, v = self._cursor[0] + y - cursor_y, self._cursor[1] + (x - cursor_x) // CELL_WIDTH
+        return (u, v) if 0 <= u < len(self._order) and 0 <= v < len(self._order) else None
+
+    def _drawn_cursor(self, rows: list[Text]) -> tuple[int, int]:
+        """Column and line of the one cell that is drawn as selected: what does not fit has scrolled."""
+        return next(
+            (span.start, line)
+            for line, drawn in enumerate(rows)
+            for span in drawn.spans
+            if str(span.style).endswith(self.palette.selected)
+        )
+
+    def _heatmap(self) -> list[Text]:
+        return heatmap(
+            self._shown,
+            width=self.size.width,
+            height=self.size.height - len(self._prompts()),
+            palette=self.palette,
+            cursor=self._cursor,
+            means=True,
+            unit=short_unit(self._state.report),
+        )
+
+    def _why_empty(self) -> str:
+        method = self._state.report.method
+        if method is not None and not method.vectors_kept:
+            return NO_VECTORS
+        return self.empty_reason(self._state, "estimate")
+
+    def _prompts(self) -> list[Text]:
+        """Both prompts of the cell under the cursor."""
+        if not self._order:
+            return []
+        u, v = self._cursor
+        room = 3 if self.size.height >= TALL else 1
+        return [
+            *self._excerpt(f"entropy of {u + 1}  ", self._prompt(u), room),
+            *self._excerpt(f"trained on {v + 1}  ", self._prompt(v), room),
+        ]
+
+    def _excerpt(self, label: str, prompt: str, lines: int) -> list[Text]:
+        """As much of a prompt as these lines hold."""
+        width = self.size.width
+        room = max(width - cell_len(label), 2)
+        wrapped = wrap(one_line(prompt)[: room * (lines + 1)], room)  # a prompt may be as long as a book
+        if len(wrapped) > lines:
+            wrapped = [*wrapped[: lines - 1], cut(" ".join(wrapped[lines - 1 :]), room)]
+        indent = " " * cell_len(label)
+        return [
+            row(width, [(indent if n else label, self.palette.muted), (line, "")])
+            for n, line in enumerate(wrapped)
+        ]
+
+    def _prompt(self, position: int) -> str:
+        """The text of the unit that stands there."""
+        id = "" if self._shown is None else self._shown.ids[position]
+        return next((unit.prompt for unit in self._state.report.units if unit.id == id), "")

@@ -1,0 +1,272 @@
+"""Units: which of them move the entropy, as two histograms that grow, and as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import msgspec
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container
+from textual.widgets import DataTable, Static
+
+from probe_engine.report import Histogram, UnitRow
+from probe_tui.estimates import short_unit
+from probe_tui.renderables.cells import cut, one_line
+from probe_tui.renderables.histogram import ValueRange, shared_edges
+from probe_tui.renderables.numbers import number
+from probe_tui.screens.prompt import PromptScreen, unit_path, unit_text
+from probe_tui.state import ScreenState
+from probe_tui.widgets.histogram_view import Drawing, HistogramView
+from probe_tui.widgets.panel import Panel
+from probe_tui.widgets.unit_table import UnitTable, total_change
+
+Side = Literal["s", "r"]
+SYMBOLS: dict[Side, str] = {"s": "+η·s_n", "r": "−η·r_n"}
+OVER: dict[Side, str] = {"s": "over E", "r": "over all"}
+SIDE_BY_SIDE = 110
+"""Columns from which the histograms stand beside each other: each has room for its title and a range."""
+
+
+def units_so_far(state: ScreenState) -> Sequence[UnitRow]:
+    """The units, with their provisional contributions while they are measured."""
+    provisional = state.provisional
+    if provisional is None:
+        return state.report.units
+    s = dict(zip(provisional.ids, provisional.s, strict=True))
+    r = dict(zip(provisional.ids, provisional.r, strict=True))
+    return [
+        msgspec.structs.replace(u, contribution_s=s.get(u.id), contribution_r=r.get(u.id))
+        for u in state.report.units
+    ]
+
+
+def contribution(unit: UnitRow, side: Side) -> float | None:
+    """+η·s_n or −η·r_n."""
+    return unit.contribution_s if side == "s" else unit.contribution_r
+
+
+def histogram_text(shown: Histogram, bins: tuple[int, int] | None) -> str:
+    """Edges and counts of these bins, or of all with what lies beside them; tabs between."""
+    first, last = bins or (0, len(shown.counts) - 1)
+    lines = [
+        f"{shown.edges[bin]}\t{shown.edges[bin + 1]}\t{shown.counts[bin]}" for bin in range(first, last + 1)
+    ]
+    if bins is None:
+        lines += [f"{name}\t\t{getattr(shown, name)}" for name in ("nan", "underflow", "overflow")]
+    return "\n".join(["from\tto\tcount", *lines])
+
+
+class UnitsPanel(Panel):
+    """Histograms of the contributions above; below them the units of the chosen range, or all."""
+
+    DEFAULT_CSS = """
+    UnitsPanel { layout: vertical; background: $surface; }
+    UnitsPanel UnitTable { dock: bottom; background: $surface; }
+    UnitsPanel #plots { layout: horizontal; padding: 0 1; }
+    UnitsPanel #r { margin-left: 2; }
+    UnitsPanel.-stacked #plots { layout: vertical; }
+    UnitsPanel.-stacked #r { margin-left: 0; }
+    UnitsPanel #caption { height: 1; padding: 0 1; }
+    UnitsPanel #reason { display: none; padding: 0 1; }
+    UnitsPanel.-empty #reason { display: block; }
+    UnitsPanel.-empty #plots, UnitsPanel.-empty #caption, UnitsPanel.-empty UnitTable { display: none; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("l", "log_counts", "histograms: counts, or their logarithms", show=False),
+        Binding("escape", "clear_range", "give the chosen range up", show=False),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._state = ScreenState()
+        self._units: Sequence[UnitRow] = ()
+        self._filter = ""
+        self._log_counts = False
+
+    def compose(self) -> ComposeResult:
+        """The table first: it has the keys when the tab opens."""
+        yield UnitTable()
+        with Container(id="plots"):
+            yield HistogramView(id="s")
+            yield HistogramView(id="r")
+        yield Static(id="caption", markup=False)
+        yield Static(id="reason", markup=False)
+
+    def show(self, state: ScreenState) -> None:
+        """Lets the histograms grow and brings the table up to date."""
+        self._state = state
+        self._units = units_so_far(state)
+        self.set_class(not self._units, "-empty")
+        self.query_one("#reason", Static).update(
+            Text(self.empty_reason(state, "measure"), style=self.palette.muted)
+        )
+        self._show_histograms()
+        self._show_table()
+
+    def filter(self, text: str) -> None:
+        """Shows the units whose prompt or id holds the text."""
+        self._filter = text.casefold()
+        self._show_table()
+
+    def json_path(self) -> str:
+        """Where the report holds what has the keys: a histogram, or one number of a unit."""
+        if isinstance(self.app.screen, PromptScreen):
+            return self.app.screen.json_path()
+        view, table = self._focused_view, self._table
+        if view is not None:
+            return f".histograms.{view.id}"
+        if table.selected is None:
+            return ".units"
+        return f"{unit_path(table.selected)} | .{table.sorted_by.field}"
+
+    def copy_text(self) -> str:
+        """The histogram that has the keys as a table; else the selected unit."""
+        if isinstance(self.app.screen, PromptScreen):
+            return self.app.screen.copy_text()
+        view = self._focused_view
+        if view is not None:
+            shown = view.drawing.histogram
+            return "" if shown is None else histogram_text(shown, view.bins)
+        selected = [u for u in self._units if u.id == self._table.selected]
+        return unit_text(selected[0], nats=short_unit(self._state.report)) if selected else ""
+
+    def on_resize(self) -> None:
+        """Histograms above one another where it is narrow; the table gets the better half."""
+        width, height = self.size
+        stacked = width < SIDE_BY_SIDE
+        self.set_class(stacked, "-stacked")
+        plots = min(max((height + 3) // 4 * 2, 8), 20) if stacked else min(max(height // 3, 6), 14)
+        self.query_one("#plots").styles.height = plots
+        self._table.styles.height = max(height - plots - 1, 1)
+        self._show_caption()
+
+    def on_histogram_view_range_changed(self, event: HistogramView.RangeChanged) -> None:
+        """One range at a time."""
+        event.stop()
+        for view in self.query(HistogramView):
+            if view is not event.view:
+                view.clear()
+        self._show_table()
+
+    def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
+        """Opens the unit; its neighbours are those of the table."""
+        event.stop()
+        by_id = {u.id: u for u in self._units}
+        screen = PromptScreen(
+            [by_id[id] for id in self._table.ids],
+            event.cursor_row,
+            nats=short_unit(self._state.report),
+            palette=self.palette,
+            note="so far" if self._state.provisional is not None else "",
+        )
+        self.app.push_screen(screen, lambda id: self._table.select(id or ""))
+
+    def on_descendant_focus(self) -> None:
+        """The caption names the keys of what has them."""
+        self._show_caption()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Without a range, escape is for others."""
+        del parameters
+        return action != "clear_range" or self._range() is not None
+
+    def action_log_counts(self) -> None:
+        """Bars as high as log(1 + count), and back."""
+        self._log_counts = not self._log_counts
+        self._show_histograms()
+
+    def action_clear_range(self) -> None:
+        """All units again."""
+        for view in self.query(HistogramView):
+            view.clear()
+        self._show_table()
+
+    @property
+    def _table(self) -> UnitTable:
+        return self.query_one(UnitTable)
+
+    @property
+    def _focused_view(self) -> HistogramView | None:
+        return next((view for view in self.query(HistogramView) if view.has_focus), None)
+
+    def _range(self) -> tuple[Side, ValueRange] | None:
+        sides: tuple[Side, Side] = ("s", "r")
+        for side in sides:
+            chosen = self.query_one(f"#{side}", HistogramView).chosen
+            if chosen is not None:
+                return side, chosen
+        return None
+
+    def _show_histograms(self) -> None:
+        held = self._state.report.histograms
+        shown: dict[Side, Histogram | None] = {"s": held.s, "r": held.r}
+        for side, one in shown.items():
+            so_far = ", so far" if self._state.provisional is not None else ""
+            self.query_one(f"#{side}", HistogramView).show(
+                Drawing(
+                    histogram=one,
+                    axis=shared_edges(shown.values()),
+                    symbol=SYMBOLS[side],
+                    title=f"{SYMBOLS[side]} {OVER[side]}{so_far}",
+                    unit=short_unit(self._state.report),
+                    reason=self._why_empty(side),
+                    log_counts=self._log_counts,
+                    palette=self.palette,
+                )
+            )
+
+    def _why_empty(self, side: Side) -> str:
+        report = self._state.report
+        if side == "s" and report.histograms.r is not None:
+            return "no unit of E is measured yet" if self._state.ended is None else "no unit is in E"
+        if self._state.ended is not None:
+            return self.empty_reason(self._state, "measure")
+        if report.method is not None and report.method.passes > 1:
+            return "comes with the second pass over the units"
+        return "comes when two units are measured"
+
+    def _show_table(self) -> None:
+        self._table.show(self._matching(), total_change(self._units), self.palette)
+        self._show_caption()
+
+    def _matching(self) -> list[UnitRow]:
+        matching = [
+            u for u in self._units if self._filter in u.prompt.casefold() or self._filter in u.id.casefold()
+        ]
+        chosen = self._range()
+        if chosen is None:
+            return matching
+        side, values = chosen
+        return [u for u in matching if (c := contribution(u, side)) is not None and c in values]
+
+    def _show_caption(self) -> None:
+        """How many there are, what is left out and why; on the right, keys."""
+        width = self.size.width - 2
+        caption = Text(cut(self._selection() or self._count(), width))
+        keys = "←→ range, ⇧ extends, l log" if self._focused_view is not None else "enter opens, s sorts"
+        room = width - caption.cell_len
+        if room > len(keys) + 1:
+            caption.append(keys.rjust(room), self.palette.muted)
+        self.query_one("#caption", Static).update(caption)
+
+    def _count(self) -> str:
+        total, provisional, rollouts = len(self._units), self._state.provisional, self._state.report.rollouts
+        said = f"{total} units"
+        if provisional is not None:
+            said = f"so far, {len(provisional.ids)} of {total if rollouts is None else rollouts.prompts} units"
+        return f"{said} · left of 0: entropy falls"
+
+    def _selection(self) -> str:
+        limits = []
+        chosen = self._range()
+        if chosen is not None:
+            side, values = chosen
+            limits.append(f"{SYMBOLS[side]} {number(values.lo)} … {number(values.hi)}")
+        if self._filter:
+            limits.append(f"“{one_line(self._filter)}”")
+        so_far = "" if self._state.provisional is None else " so far"
+        shown = f"{self._table.row_count} of {len(self._units)} units{so_far} with {', '.join(limits)}"
+        return shown if limits else ""
