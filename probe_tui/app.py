@@ -54,7 +54,7 @@ class ProbeApp(App[int]):
 
     CSS_PATH = "app.tcss"
     TITLE = "probe-tui"
-    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-narrow"), (100, "-wide")]
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]
     BINDINGS: ClassVar[list[BindingType]] = [key.binding for key in KEYS]
 
     def __init__(self, session: Session) -> None:
@@ -311,7 +311,9 @@ class ProbeApp(App[int]):
         for key in KEYS:
             action = key.action
             yield SystemCommand(
-                f"{key.label}: {key.help}", f"key {key.display or key.key}", lambda a=action: self.call_later(self.run_action, a)
+                f"{key.label}: {key.help}",
+                f"key {key.display or key.key}",
+                lambda a=action: self.call_later(self.run_action, a),
             )
 
     # Leaving

@@ -42,7 +42,7 @@ KEYS = (
     Key("6", "tab('log')", "Log", "the engine's own words", "Tabs", False),
     Key("slash", "filter", "filter", "filter the list of this tab", "Look", display="/"),
     Key("y", "copy", "copy", "copy what is selected (also to a file)", "Take"),
-    Key("c", "command", "command", "copy the headless command and the JSON path of this number", "Take", False),
+    Key("c", "command", "command", "copy the headless command that gives this number", "Take", False),
     Key("o", "export", "export", "report.json, units.csv, screen.svg, report.html", "Take"),
     Key("e", "explain", "explain", "what the selected finding means", "Look", False),
     Key("t", "next_theme", "theme", "next theme", "Look"),

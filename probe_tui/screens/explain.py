@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.binding import Binding
+from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
@@ -22,7 +24,7 @@ class ExplainScreen(ModalScreen[None]):
         background: $surface;
     }
     """
-    BINDINGS = [Binding("escape,e,q", "dismiss", "close")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,e,q", "dismiss", "close")]
 
     def __init__(self, code: str) -> None:
         super().__init__()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from typing import ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -27,7 +28,7 @@ class HelpScreen(ModalScreen[None]):
         background: $surface;
     }
     """
-    BINDINGS = [Binding("escape,question_mark,q", "dismiss", "close")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,question_mark,q", "dismiss", "close")]
 
     def __init__(self, extra: Sequence[tuple[str, Sequence[BindingType]]] = ()) -> None:
         super().__init__()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from textual.app import ComposeResult
-from textual.binding import Binding
+from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Static
@@ -22,7 +22,7 @@ class LeaveScreen(ModalScreen[Choice]):
         width: 60; max-width: 100%; height: auto; border: round $warning; padding: 0 1; background: $surface;
     }
     """
-    BINDINGS = [
+    BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "dismiss('stop')", "stop the engine and leave"),
         Binding("l", "dismiss('leave')", "leave it running"),
         Binding("escape,c", "dismiss('stay')", "stay"),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.binding import Binding
+from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Input, Label, Static
@@ -30,7 +30,7 @@ class OptionsScreen(ModalScreen[Resolved | None]):
     OptionsScreen Input:focus { background: $primary-muted; }
     OptionsScreen #problem { color: $error; }
     """
-    BINDINGS = [
+    BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss(None)", "back"),
         Binding("ctrl+r", "run", "run with these options"),
         Binding("down", "app.focus_next", "next option", show=False),

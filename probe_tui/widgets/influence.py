@@ -25,6 +25,8 @@ PAGE = 10
 """Rows that page up and page down move."""
 FAR = 1_000_000
 """Beyond any column."""
+LOW = 10
+"""Rows below which the prompts leave all of them to the heatmap."""
 TALL = 24
 """Rows from which a prompt gets three lines instead of one."""
 TITLE = "whose entropy moves by training on whom"
@@ -113,9 +115,10 @@ class InfluencePanel(Panel, can_focus=True):
         if self._shown is None or not self._order:
             return ""
         u, v = self._cursor
-        ids, moved = self._shown.ids, number(self._shown.K[u][v])
+        ids, change = self._shown.ids, number(self._shown.K[u][v], 6)
+        unit = short_unit(self._state.report)
         return (
-            f"training on {ids[v]} moves the entropy of {ids[u]} by {moved} {short_unit(self._state.report)}\n"
+            f"training on {ids[v]} moves the entropy of {ids[u]} by {change} {unit}\n"
             f"entropy of {ids[u]}: {self._prompt(u)}\n"
             f"trained on {ids[v]}: {self._prompt(v)}"
         )
@@ -190,34 +193,40 @@ class InfluencePanel(Panel, can_focus=True):
         return self._order[self._cursor[0]], self._order[self._cursor[1]]
 
     def _mark(self, rows: list[Text]) -> None:
-        """Row and column of the cursor, at the edges: one cell among hundreds is hard to find."""
-        x, y = self._drawn_cursor(rows)
-        rows[1].stylize(self.palette.selected, x, x + CELL_WIDTH)
-        label = rows[y].plain[:x].rstrip()
-        rows[y].stylize(self.palette.selected, len(label) - len(label.lstrip()), len(label))
+        """The row and the column of the cursor, on their labels: one cell among hundreds is hard to find."""
+        spot = self._drawn_cursor(rows)
+        if spot is not None:
+            x, y = spot
+            rows[1].stylize(self.palette.selected, x, x + CELL_WIDTH)
+            label = str(self._cursor[0] + 1)
+            start = rows[y].plain.index(label)
+            rows[y].stylize(self.palette.selected, start, start + len(label))
 
     def _cell_at(self, x: int, y: int) -> tuple[int, int] | None:
         """The cell drawn there, reckoned from where the cursor is drawn."""
-        if not self._order:
+        spot = self._drawn_cursor(self._heatmap()) if self._order else None
+        if spot is None:
             return None
-        cursor_x, cursor_y = self._drawn_cursor(self._heatmap())
-        u, v = self._cursor[0] + y - cursor_y, self._cursor[1] + (x - cursor_x) // CELL_WIDTH
+        u, v = self._cursor[0] + y - spot[1], self._cursor[1] + (x - spot[0]) // CELL_WIDTH
         return (u, v) if 0 <= u < len(self._order) and 0 <= v < len(self._order) else None
 
-    def _drawn_cursor(self, rows: list[Text]) -> tuple[int, int]:
-        """Column and line of the one cell that is drawn as selected: what does not fit has scrolled."""
+    def _drawn_cursor(self, rows: list[Text]) -> tuple[int, int] | None:
+        """Column and line of the one cell drawn as selected: a large K scrolls. None: it has no room."""
         return next(
-            (span.start, line)
-            for line, drawn in enumerate(rows)
-            for span in drawn.spans
-            if str(span.style).endswith(self.palette.selected)
+            (
+                (span.start, line)
+                for line, drawn in enumerate(rows)
+                for span in drawn.spans
+                if str(span.style).endswith(self.palette.selected)
+            ),
+            None,
         )
 
     def _heatmap(self) -> list[Text]:
         return heatmap(
             self._shown,
             width=self.size.width,
-            height=self.size.height - len(self._prompts()),
+            height=max(self.size.height - len(self._prompts()), 1),
             palette=self.palette,
             cursor=self._cursor,
             means=True,
@@ -232,7 +241,7 @@ class InfluencePanel(Panel, can_focus=True):
 
     def _prompts(self) -> list[Text]:
         """Both prompts of the cell under the cursor."""
-        if not self._order:
+        if self.size.height < LOW:
             return []
         u, v = self._cursor
         room = 3 if self.size.height >= TALL else 1
