@@ -12,8 +12,9 @@ from pathlib import Path
 import msgspec
 
 from probe_engine.assembly import empty, fold
+from probe_engine.catalogue import ENTRIES
 from probe_engine.control import Gate, StopRequested
-from probe_engine.errors import ENGINE_DIED, INTERRUPTED, ProbeError, memory_ran_out
+from probe_engine.errors import ENGINE_DIED, INTERRUPTED, ProbeError, UsageError, memory_ran_out
 from probe_engine.events import AnyEvent, Failed, FindingEvent, Finished, Heartbeat
 from probe_engine.pipeline import Loader, Until, probe_run
 from probe_engine.report import Finding, Report, RunInfo, finding
@@ -54,6 +55,12 @@ def execute(
         ProbeError: the run folder can't be made (there is no stream yet to say it in).
     """
     spec = resolved.spec
+    for chosen in (*spec.select, *spec.ignore):
+        if not any(code.startswith(chosen) for code in ENTRIES):
+            raise UsageError(
+                f"--select/--ignore: no finding's code begins with {chosen!r}",
+                "probe-tui --list-checks lists them",
+            )
     if live is not None:
         loader = partial(adopt, live=live)
     folder = RunFolder(Path(spec.out), resolved) if spec.out else None

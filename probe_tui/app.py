@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import ClassVar
 
 from rich.text import Text
@@ -15,8 +15,7 @@ from textual.containers import Container
 from textual.screen import Screen
 from textual.widgets import Footer, Input, TabbedContent, TabPane
 
-from probe_engine.control import Break, Continue, Pause, Step
-from probe_engine.errors import ProbeError
+from probe_engine.errors import INTERRUPTED, ProbeError
 from probe_engine.spec import Resolved
 from probe_tui.clipboard import copy, headless_command
 from probe_tui.export import export
@@ -27,7 +26,7 @@ from probe_tui.screens.explain import ExplainScreen
 from probe_tui.screens.help import HelpScreen
 from probe_tui.screens.leave import Choice, LeaveScreen
 from probe_tui.screens.options import OptionsScreen
-from probe_tui.session import Session
+from probe_tui.session import ReplaySession, Session
 from probe_tui.state import ScreenState, fold
 from probe_tui.widgets.checks import ChecksPanel
 from probe_tui.widgets.entropy import EntropyPanel
@@ -42,7 +41,11 @@ from probe_tui.widgets.units import UnitsPanel
 REFRESH_SECONDS = 0.25
 """A repaint costs some 20 ms of a core: at most 4 a second while the engine wants both."""
 
-BREAKPOINTS = ("never", "fail", "warn")
+BREAKPOINTS = (
+    ("never", "no breakpoint"),
+    ("fail", "stops at the first fail"),
+    ("warn", "stops at the first warn or fail"),
+)
 
 
 class ProbeApp(App[int]):
@@ -50,21 +53,21 @@ class ProbeApp(App[int]):
 
     Args:
         session: where events come from and commands go to.
+        clock: seconds, monotonic.
     """
 
     CSS_PATH = "app.tcss"
     TITLE = "probe-tui"
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012 - Textual declares no ClassVar
     BINDINGS: ClassVar[list[BindingType]] = [key.binding for key in KEYS]
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self.session = session
         self.state = ScreenState()
-        self.exit_words = ""
+        self._clock = clock
         self._break_on = 0
-        self._stepping = True
-        self._folded_at = time.monotonic()
+        self._folded_at = clock()
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = "probe-mono" if os.environ.get("NO_COLOR") else THEMES[0].name
@@ -100,20 +103,23 @@ class ProbeApp(App[int]):
         self.call_after_refresh(self._start)
 
     async def _start(self) -> None:
-        await self.session.start()
+        try:
+            await self.session.start()
+        except ProbeError as error:
+            self._refused(error)
         self.look()
 
     # What is shown
 
     def look(self) -> None:
         """Folds what came since the last look and shows it."""
-        batch = self.session.poll()
-        if batch.restart:
+        news = self.session.poll()
+        if news.restart:
             self.state = ScreenState()
-        for event in batch.events:
+        for event in news.events:
             self.state = fold(self.state, event)
-        if batch.events or batch.restart:
-            self._folded_at = time.monotonic()
+        if news.events or news.restart:
+            self._folded_at = self._clock()
             self.show()
         else:
             self._show_clock()
@@ -148,69 +154,81 @@ class ProbeApp(App[int]):
         self.call_after_refresh(self.show)
 
     def _show_clock(self) -> None:
-        ended = self.state.ended is not None or not self.session.alive
-        now = self.state.time + (0.0 if ended else self.session.clock() - self._folded_at)
-        waits = self.state.paused is not None
-        badge = self.session.badge + ("" if ended else " ‖" if waits else "")
-        self.query_one(Header).show(self.state, badge, now)
-        self.query_one(Sidebar).show(self.state, self.state.time if waits else now, self.palette)
+        still = self.session.ended or self.state.ended is not None or self.state.paused is not None
+        now = self.state.time + (0.0 if still else self._clock() - self._folded_at)
+        self.query_one(Header).show(self.state, self.session.badge, now)
+        self.query_one(Sidebar).show(self.state, now, self.palette)
 
     # Commands to the engine
 
     def action_next_stage(self) -> None:
         """Runs the next stage."""
-        self._stepping = True
-        self._send(Step())
+        self._command(self.session.next_stage)
 
     def action_run_all(self) -> None:
         """Runs to the end."""
-        self._stepping = False
-        self._send(Continue())
+        self._command(self.session.run_all)
 
     def action_pause(self) -> None:
         """Pauses, or goes on as before."""
-        if self.state.paused is None:
-            self._send(Pause())
-        else:
-            self._send(Step() if self._stepping else Continue())
+        self._command(partial(self.session.toggle, waits=self.state.paused is not None))
 
     def action_breakpoint(self) -> None:
         """Next breakpoint: never, fail, warn."""
-        self._break_on = (self._break_on + 1) % len(BREAKPOINTS)
-        on = BREAKPOINTS[self._break_on]
-        self._send(Break(on=on))  # type: ignore[arg-type]
-        self.notify({"never": "no breakpoint", "fail": "stops at the first fail",
-                     "warn": "stops at the first warn or fail"}[on])  # fmt: skip
+        following = (self._break_on + 1) % len(BREAKPOINTS)
+        status, words = BREAKPOINTS[following]
+        if self._command(partial(self.session.break_on, status)):
+            self._break_on = following
+            self.notify(words)
 
     async def action_stop(self) -> None:
         """Stops the engine; the results stay."""
-        if not self.session.controls:
-            self.notify(self.session.no_control, severity="warning")
-        elif self.session.alive and self.state.ended is None:
+        if not self.session.owns_engine:
+            self.notify(self.session.why_not, severity="warning")
+        elif self.state.ended is None:
             self.notify("stopping; what was found stays")
             await self.session.stop()
+            self.look()
 
     def action_rerun(self) -> None:
         """Asks for options and runs again."""
-        if not self.session.controls:
-            self.notify(self.session.no_control, severity="warning")
-            return
-        self.push_screen(OptionsScreen(self.session.resolved), self._rerun)
-
-    async def _rerun(self, resolved: Resolved | None) -> None:
-        if resolved is None:
-            return
-        await self.session.rerun(resolved)
-        self.query_one(LogPanel).follow(self.session.run / "engine.log")
-        self._stepping = True
-        self.state = ScreenState()
-        self.show()
-
-    def _send(self, command: Step | Continue | Pause | Break) -> None:
         try:
-            self.session.send(command)
+            resolved = self.session.resolved
         except ProbeError as error:
-            self.notify(f"{error.message} {error.remedy}", severity="warning")
+            self._refused(error)
+            return
+        self.push_screen(OptionsScreen(resolved), self._rerun)
+
+    def _rerun(self, resolved: Resolved | None) -> None:
+        if resolved is not None and self._command(partial(self.session.rerun, resolved)):
+            self.query_one(LogPanel).follow(self.session.run / "engine.log")
+            self.look()
+
+    def _command(self, command: Callable[[], None]) -> bool:
+        try:
+            command()
+        except ProbeError as error:
+            self._refused(error)
+            return False
+        self.look()
+        return True
+
+    def _refused(self, error: ProbeError) -> None:
+        self.notify(f"{error.message}. {error.remedy}".rstrip(" ."), severity="warning", markup=False)
+
+    # Replay
+
+    def action_speed(self, factor: float) -> None:
+        """Plays a recording faster or slower."""
+        if isinstance(self.session, ReplaySession):
+            self.session.faster(factor)
+            self._show_clock()
+
+    def action_seek(self, step: float) -> None:
+        """Moves in a recording."""
+        if isinstance(self.session, ReplaySession):
+            self.session.seek(step)
+            self.look()
 
     # Looking and taking
 
@@ -280,7 +298,7 @@ class ProbeApp(App[int]):
         try:
             written = export(self.state, self.session.run / "export", self.export_screenshot())
         except ProbeError as error:
-            self.notify(f"{error.message} {error.remedy}", severity="error")
+            self._refused(error)
             return
         self.notify(f"{', '.join(p.name for p in written)} in {written[0].parent}")
 
@@ -302,28 +320,23 @@ class ProbeApp(App[int]):
         """Lists the keys."""
         panel = self.current_panel
         own = [(type(w).__name__, w.BINDINGS) for w in (panel, *panel.query("*")) if type(w).BINDINGS]
-        seen = {name: bindings for name, bindings in own}
-        self.push_screen(HelpScreen(list(seen.items())))
+        self.push_screen(HelpScreen(list(dict(own).items())))
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The palette holds every key's action."""
         yield from super().get_system_commands(screen)
         for key in KEYS:
-            action = key.action
-            yield SystemCommand(
-                f"{key.label}: {key.help}",
-                f"key {key.display or key.key}",
-                lambda a=action: self.call_later(self.run_action, a),
-            )
+            run = partial(self.call_later, self.run_action, key.action)
+            yield SystemCommand(f"{key.label}: {key.help}", f"key {key.display or key.key}", run)
 
     # Leaving
 
     def action_leave(self) -> None:
         """Leaves; asks first where an engine still works."""
-        if self.session.owns_engine and self.session.alive and self.state.ended is None:
+        if self.session.owns_engine and self.state.ended is None:
             self.push_screen(LeaveScreen(str(self.session.run)), self._leave)
         else:
-            self.call_later(self._leave, "stop")
+            self.run_worker(self._leave("stop"))
 
     async def action_quit(self) -> None:
         """The palette's quit is this one."""
@@ -332,34 +345,9 @@ class ProbeApp(App[int]):
     async def _leave(self, choice: Choice | None) -> None:
         if choice == "leave":
             self.session.leave_running()
-            self.exit_words = f"still running: probe-tui --attach {self.session.run}"
+            self.exit(0, message=f"still running: probe-tui --attach {self.session.run}")
         elif choice == "stop":
             await self.session.stop()
-        else:
-            return
-        self.exit(self.state.report.run.exit_code if self.state.ended is not None else 130)
-
-
-def in_terminal() -> bool:
-    """Whether there is a terminal to draw on: Textual reads stdin and draws on stdout or stderr."""
-    if os.environ.get("CI") or os.environ.get("TERM", "") in ("", "dumb"):
-        return False
-    try:
-        return all(os.isatty(descriptor) for descriptor in (0, 1, 2))
-    except OSError:
-        return False
-
-
-def run_folder_of(path: str) -> Path:
-    """The folder of a recorded run.
-
-    Raises:
-        ProbeError: there is none.
-    """
-    folder = Path(path)
-    if not (folder / "events.jsonl").is_file():
-        raise ProbeError(
-            f"{path}: expected a run folder with events.jsonl, found none",
-            "Give the folder that --out named, or the one that the screen showed.",
-        )
-    return folder
+            self.look()
+            ended = self.state.ended
+            self.exit(INTERRUPTED if ended is None else ended.run.exit_code)

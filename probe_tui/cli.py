@@ -37,6 +37,14 @@ def command(
     ] = False,
     doctor: Annotated[bool, typer.Option("--doctor", help="gradient-flow check only")] = False,
     demo: Annotated[bool, typer.Option("--demo", help="on a demo checkpoint, made on first use")] = False,
+    attach: Annotated[
+        str | None,
+        typer.Option("--attach", metavar="RUN", help="follow a run that is going on", show_default=False),
+    ] = None,
+    replay: Annotated[
+        str | None,
+        typer.Option("--replay", metavar="RUN", help="play a recorded run", show_default=False),
+    ] = None,
     explain: Annotated[
         str | None, typer.Option("--explain", metavar="CODE", help="what a finding means", show_default=False)
     ] = None,
@@ -51,7 +59,7 @@ def command(
     Exit codes: 0 done · 1 done, with a finding at or above --fail-on · 2 usage ·
     3 checkpoint or rollouts unreadable · 4 the engine died · 130 interrupted.
     """
-    from probe_tui import headless, pages
+    from probe_tui import headless, interactive, pages
 
     if version:
         output.say(f"probe-tui {__version__}")
@@ -61,6 +69,10 @@ def command(
         output.say(pages.list_checks())
     elif json_schema:
         output.say(pages.json_schema())
+    elif attach is not None or replay is not None:
+        if attach is not None and replay is not None:
+            raise UsageError("--attach follows a run, --replay plays one: give one of the two")
+        raise typer.Exit(interactive.watch(attach, replay))
     else:
         if demo:
             if checkpoint is not None:
@@ -76,6 +88,8 @@ def command(
                 "probe-tui path/to/checkpoint-200, or probe-tui --demo",
             )
         if not (json or plain or doctor):
+            if interactive.in_terminal():
+                raise typer.Exit(interactive.drive(resolved))
             typer.echo("probe-tui: no screen here, plain text follows", err=True)
         raise typer.Exit(
             headless.run(resolved, as_json=json, until="flow" if doctor else "verdict", verbose=verbose)

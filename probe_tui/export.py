@@ -75,7 +75,7 @@ def units_csv(units: Sequence[UnitRow]) -> str:
     apostrophe in front. report.json has them as they are, under the same id.
     """
     table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
+    writer = csv.writer(table)
     writer.writerow(UNIT_COLUMNS)
     writer.writerows([_inert(getattr(unit, column)) for column in UNIT_COLUMNS] for unit in units)
     return table.getvalue()

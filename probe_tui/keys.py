@@ -34,6 +34,10 @@ KEYS = (
     Key("x", "stop", "stop", "stop the run; what was found stays", "Run"),
     Key("r", "rerun", "re-run", "run again with changed options", "Run"),
     Key("b", "breakpoint", "break", "breakpoint: never, on fail, on warn", "Run"),
+    Key("full_stop", "speed(2)", "faster", "replay: twice as fast", "Replay", False, "."),
+    Key("comma", "speed(0.5)", "slower", "replay: half as fast", "Replay", False, ","),
+    Key("right_square_bracket", "seek(0.05)", "forth", "replay: 5% forward", "Replay", False, "]"),
+    Key("left_square_bracket", "seek(-0.05)", "back", "replay: 5% back", "Replay", False, "["),
     Key("1", "tab('checks')", "Checks", "does gradient flow, and what else was found", "Tabs", False),
     Key("2", "tab('units')", "Units", "contributions by prompt", "Tabs", False),
     Key("3", "tab('influence')", "Influence", "whose entropy moves by training on whom", "Tabs", False),
@@ -49,4 +53,4 @@ KEYS = (
     Key("question_mark", "help", "help", "this list", "Look", display="?"),
     Key("ctrl+q", "leave", "quit", "leave; asks what to do with a running engine", "Run", False),
 )
-"""Keys of single widgets (histogram, heatmap, tables) stand in their own BINDINGS; the help shows them too."""
+"""Keys of single widgets stand in their own BINDINGS; the help shows them too."""

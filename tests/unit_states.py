@@ -62,8 +62,16 @@ class Host(App[None]):
 def unit(number: int, *, s: float | None = None, r: float | None = None, prompt: str = "") -> UnitRow:
     """A unit with two responses; its id is `u` and the number."""
     responses = [
-        ResponseRow(text=text, length=n, terminated=n < 9, reward=reward, advantage=reward - 0.5, S=-n * 1.5, c=c)
-        for text, n, reward, c in ((f"right {number}", 4, 1.0, 0.25), (f"wrong {number}", 9, 0.0, -0.25))
+        ResponseRow(
+            text=f"{word} {number}",
+            length=length,
+            terminated=length < 9,
+            reward=reward,
+            advantage=c * 2,
+            S=-1.5 * length,
+            c=c,
+        )
+        for word, length, reward, c in (("right", 4, 1.0, 0.25), ("wrong", 9, 0.0, -0.25))
     ]
     return UnitRow(
         id=f"u{number}",
@@ -165,10 +173,10 @@ def method(*, kept: bool, name: str = "loop") -> Part:
 
 def influence(rows: Sequence[UnitRow]) -> Part:
     """A K of which the diagonal is the largest, and every row's mean another one."""
-    draw = random.Random(7)
+    draw, n = random.Random(7), len(rows)
     K = [
-        [(-3e-5 if u == v else 1e-5 * draw.gauss(0, 1)) - 1e-6 * (u * 5 % len(rows)) for v in range(len(rows))]
-        for u in range(len(rows))
+        [(-9e-5 if u == v else 1e-5 * draw.gauss(0, 1)) - 1e-6 * (u * 5 % n) for v in range(n)]
+        for u in range(n)
     ]
     return Part(influence=Influence(ids=[u.id for u in rows], K=K))
 

@@ -55,7 +55,7 @@ def help_lines(keys: Sequence[Key], extra: Sequence[tuple[str, Sequence[BindingT
     return [*lines, Text(), Text(SIGNS, style="dim")]
 
 
-ORDER = ("Run", "Tabs", "Look", "Take")
+ORDER = ("Run", "Tabs", "Look", "Take", "Replay")
 NAMES = {"slash": "/", "question_mark": "?", "left": "←", "right": "→", "up": "↑", "down": "↓"}
 
 

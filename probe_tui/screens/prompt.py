@@ -19,6 +19,11 @@ from probe_tui.renderables.numbers import number
 from probe_tui.renderables.palette import DEFAULT, MONO, Palette
 from probe_tui.renderables.prompt import prompt_detail
 
+KEYS = (
+    "[@click=screen.before]← before[/] · [@click=screen.after]→ after[/] · "
+    "[@click=app.copy]y copy[/] · [@click=screen.close]esc close[/]"
+)
+"""The mouse may press them, too."""
 UNWRAPPED = 1_000_000
 """Columns of text that is copied: no line of it is broken."""
 
@@ -37,14 +42,15 @@ class PromptScreen(ModalScreen[str]):
     DEFAULT_CSS = """
     PromptScreen { align: center middle; }
     PromptScreen VerticalScroll {
-        width: 110; max-width: 100%; height: 100%; border: round $primary; padding: 0 1;
+        width: 120; max-width: 100%; height: 100%; border: round $primary; padding: 0 1;
         background: $surface; scrollbar-size-vertical: 1; scrollbar-gutter: stable;
     }
+    PromptScreen VerticalScroll { link-style: none; link-background: $surface; link-color: $primary; }
     PromptScreen #dots { dock: bottom; background: $surface; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left", "turn(-1)", "the unit before"),
-        Binding("right", "turn(1)", "the unit after"),
+        Binding("left", "before", "the unit before"),
+        Binding("right", "after", "the unit after"),
         Binding("y", "app.copy", "copy this unit"),
         Binding("c", "app.command", "copy the command and the JSON path"),
         Binding("escape,q,enter", "close", "close"),
@@ -74,7 +80,7 @@ class PromptScreen(ModalScreen[str]):
     def compose(self) -> ComposeResult:
         """One scrolling page."""
         with VerticalScroll() as box:
-            box.border_subtitle = "← → others · y copy · esc close"
+            box.border_subtitle = KEYS
             yield Static(id="dots", markup=False)
             yield Static(id="detail", markup=False)
 
@@ -86,11 +92,13 @@ class PromptScreen(ModalScreen[str]):
         """Wraps anew, once the page has its width."""
         self.call_after_refresh(self._draw)
 
-    def action_turn(self, step: int) -> None:
-        """The next unit; it begins at its top."""
-        self._at = (self._at + step) % len(self._units)
-        self._draw()
-        self.query_one(VerticalScroll).scroll_home(animate=False)
+    def action_before(self) -> None:
+        """The unit before; before the first comes the last."""
+        self._turn_to(self._at - 1)
+
+    def action_after(self) -> None:
+        """The unit after; after the last comes the first."""
+        self._turn_to(self._at + 1)
 
     def action_close(self) -> None:
         """Back to where it was opened."""
@@ -104,10 +112,15 @@ class PromptScreen(ModalScreen[str]):
         """The unit as text."""
         return unit_text(self.unit, nats=self._nats)
 
+    def _turn_to(self, at: int) -> None:
+        self._at = at % len(self._units)
+        self._draw()
+        self.query_one(VerticalScroll).scroll_home(animate=False)
+
     def _draw(self) -> None:
         box = self.query_one(VerticalScroll)
         note = f", {self._note}" if self._note else ""
-        box.border_title = f"{self._at + 1} of {len(self._units)}{note}"
+        box.border_title = f"unit {self._at + 1} of {len(self._units)}{note}"
         width = box.scrollable_content_region.width
         rows = prompt_detail(self.unit, width=width, palette=self._palette, nats=self._nats)
         self.query_one("#detail", Static).update(Text("\n").join(rows))

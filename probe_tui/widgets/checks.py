@@ -9,7 +9,8 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from probe_engine.report import Finding
-from probe_tui.renderables.findings import finding_detail, finding_row, grouped
+from probe_tui.renderables.cells import row
+from probe_tui.renderables.findings import attention, finding_detail, finding_row, grouped
 from probe_tui.state import SEVERITY, ScreenState
 from probe_tui.widgets.panel import Panel
 
@@ -47,10 +48,7 @@ class ChecksPanel(Panel):
 
     def attention(self, state: ScreenState) -> str:
         """How many findings fail or warn."""
-        failed = len(state.report.worst(("fail", "crash")))
-        warned = len(state.report.worst(("warn",)))
-        parts = ([f"{failed}✗"] if failed else []) + ([f"{warned}!"] if warned else [])
-        return " ".join(parts)
+        return str(attention(state.report.findings))
 
     def filter(self, text: str) -> None:
         """Shows the findings whose code, title, status or message holds the text."""
@@ -124,14 +122,17 @@ class ChecksPanel(Panel):
             (f for f in matching if f.status in ATTENTION), key=lambda f: -SEVERITY.index(f.status)
         )
         if urgent:
-            rows.append(Option(Text("NEEDS ATTENTION", style=self.palette.accent), disabled=True))
+            rows.append(Option(self._heading("NEEDS ATTENTION"), disabled=True))
             for index, found in enumerate(urgent):
                 add(f"urgent-{index}-{found.code}", found)
         for family, members in grouped(matching):
-            rows.append(Option(Text(family.upper(), style=self.palette.accent), disabled=True))
+            rows.append(Option(self._heading(family.upper()), disabled=True))
             for index, found in enumerate(members):
                 add(f"{family}-{index}-{found.code}", found)
         return rows
+
+    def _heading(self, text: str) -> Text:
+        return row(80, [(text, self.palette.accent)])
 
     def _matches(self, found: Finding) -> bool:
         return self._filter in f"{found.code} {found.title} {found.status} {found.message}".lower()

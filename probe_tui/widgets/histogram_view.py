@@ -65,6 +65,9 @@ class HistogramView(Widget, can_focus=True):
             super().__init__()
             self.view = view
 
+    class TitleClicked(Message):
+        """What `l` does, for the mouse."""
+
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
         self.drawing = Drawing()
@@ -143,6 +146,9 @@ class HistogramView(Widget, can_focus=True):
 
     def on_mouse_down(self, event: MouseDown) -> None:
         """Begins a range; beside the bars, gives it up."""
+        if event.y == 0:
+            self.post_message(self.TitleClicked())
+            return
         bar = self._bar_at(event.x)
         if bar is None:
             self.clear()

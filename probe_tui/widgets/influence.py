@@ -31,6 +31,7 @@ TALL = 24
 """Rows from which a prompt gets three lines instead of one."""
 TITLE = "whose entropy moves by training on whom"
 KEYS = "enter opens, s sorts"
+SORTED = " · sorted by row mean"
 NO_VECTORS = "Needs kept vectors: run again with a larger --memory-budget, and with --method loop."
 
 Order = tuple[int, ...]
@@ -131,17 +132,18 @@ class InfluencePanel(Panel, can_focus=True):
             return Text("\n").join(rows)
         rows = self._heatmap()
         self._mark(rows)
-        rows[0].append(" · sorted by row mean" if self._sorted else "")
-        room = width - rows[0].cell_len
-        if room > len(KEYS) + 1:
-            rows[0].append(KEYS.rjust(room), self.palette.muted)
+        self._caption(rows[0])
         return Text("\n").join([*rows, *self._prompts()])
 
     def on_click(self, event: Click) -> None:
-        """To the cell under the pointer; once more on the same cell opens the row's prompt."""
+        """To the cell under the pointer; once more on it opens the row's prompt. On the caption: sorts."""
         offset = event.get_content_offset(self)
-        clicked = None if offset is None else self._cell_at(offset.x, offset.y)
-        if clicked is not None and clicked == self._cursor:
+        if offset is None:
+            return
+        clicked = self._cell_at(offset.x, offset.y)
+        if offset.y == 0:
+            self.action_sort()
+        elif clicked is not None and clicked == self._cursor:
             self.action_open()
         elif clicked is not None:
             self._move_to(*clicked)
@@ -191,6 +193,15 @@ class InfluencePanel(Panel, can_focus=True):
 
     def _reported_cell(self) -> tuple[int, int]:
         return self._order[self._cursor[0]], self._order[self._cursor[1]]
+
+    def _caption(self, caption: Text) -> None:
+        """The order and the keys, as far as there is room."""
+        room = self.size.width - caption.cell_len
+        if self._sorted and len(SORTED) < room:
+            caption.append(SORTED)
+            room -= len(SORTED)
+        if len(KEYS) < room - 1:
+            caption.append(KEYS.rjust(room), self.palette.muted)
 
     def _mark(self, rows: list[Text]) -> None:
         """The row and the column of the cursor, on their labels: one cell among hundreds is hard to find."""

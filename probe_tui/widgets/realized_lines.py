@@ -145,7 +145,9 @@ def _weights(report: Report, width: int, palette: Palette) -> Iterator[Line]:
 
 
 def _judged(measured: RealizedRow, tail: Finding | None) -> str:
-    """STAT002 judges the larger k̂ alone."""
+    """What STAT002 says of this k̂: it judges the larger one alone."""
+    if measured.khat is None and tail is not None and tail.status == "skip":
+        return f" ({tail.message})"
     if tail is None or tail.value != measured.khat or not isinstance(tail.threshold, float):
         return ""
     return f" {MARKS[tail.status]} {tail.status}, limit {number(tail.threshold)}"

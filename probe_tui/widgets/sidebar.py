@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.text import Text
 from textual.widget import Widget
 
+from probe_tui.renderables.cells import row
 from probe_tui.renderables.numbers import number
 from probe_tui.renderables.palette import Palette
 from probe_tui.renderables.stages import stage_rows
@@ -44,36 +45,35 @@ def wide(state: ScreenState, width: int, now: float, palette: Palette) -> list[T
         state.stages, width=width, palette=palette, now=now, paused=None if paused is None else paused.stage
     )
     if paused is not None:
-        lines += [Text(), _fitted(Text(f"‖ {waiting(state)}", style=palette.warn), width)]
-    return [*lines, Text(), *(_fitted(line, width) for line in headline(state, palette))]
+        lines += [Text(), row(width, [(f"‖ {waiting(state)}", palette.warn)])]
+    return [*lines, Text(), *(row(width, [part]) for part in headline(state, palette))]
 
 
 def narrow(state: ScreenState, width: int, palette: Palette) -> list[Text]:
     """Two lines: the stages as glyphs with the running one spelt out; the headline numbers."""
-    first = Text()
+    first = [] if state.paused is None else [(f"‖ {waiting(state)}  ", palette.warn)]
     for stage in state.stages:
         style = palette.accent if stage.status == "running" else palette.muted
-        first.append(f"{GLYPHS[stage.status]} {stage.name}{_share(stage)}  ", style=style)
-    if state.paused is not None:
-        first = Text(f"‖ {waiting(state)}  ", style=palette.warn) + first
-    second = Text("  ").join(headline(state, palette)) if headline(state, palette) else Text("")
-    return [_fitted(first, width), _fitted(second, width)]
+        first.append((f"{GLYPHS[stage.status]} {stage.name}{_share(stage)}  ", style))
+    second = [(f"{text}  ", style) for text, style in headline(state, palette)]
+    return [row(width, first), row(width, second)]
 
 
-def headline(state: ScreenState, palette: Palette) -> list[Text]:
-    """δH₁, ΔĤ and the verdict's word."""
-    lines = []
+def headline(state: ScreenState, palette: Palette) -> list[tuple[str, str]]:
+    """δH₁, ΔĤ and the verdict's word, each with its style."""
+    parts = []
     estimate, verdict = state.report.estimates.u_statistic, state.report.verdict
     if estimate is not None:
         value = f"δH₁ {number(estimate.delta_h1)} ± {number(estimate.se_jackknife)}"
-        lines.append(Text(value, style=palette.sign(estimate.delta_h1)))
-    row = next((r for r in state.report.realized if r.estimator == "matched"), None)
-    if row is not None:
-        lines.append(Text(f"ΔĤ  {number(row.delta_h)} ± {number(row.se)}", style=palette.sign(row.delta_h)))
+        parts.append((value, palette.sign(estimate.delta_h1)))
+    measured = next((r for r in state.report.realized if r.estimator == "matched"), None)
+    if measured is not None:
+        value = f"ΔĤ  {number(measured.delta_h)} ± {number(measured.se)}"
+        parts.append((value, palette.sign(measured.delta_h)))
     if verdict is not None:
         style = {"agree": palette.ok, "disagree": palette.fail, "unreliable": palette.fail}
-        lines.append(Text(verdict.status, style=style.get(verdict.status, palette.warn)))
-    return lines
+        parts.append((verdict.status, style.get(verdict.status, palette.warn)))
+    return parts
 
 
 def waiting(state: ScreenState) -> str:
@@ -91,8 +91,3 @@ GLYPHS = {"done": "✓", "running": "▶", "waiting": "·", "stopped": "✗"}
 
 def _share(stage: StageState) -> str:
     return f" {stage.done / stage.total:.0%}" if stage.status == "running" and stage.total else ""
-
-
-def _fitted(line: Text, width: int) -> Text:
-    line.truncate(max(width, 1), overflow="ellipsis")
-    return line

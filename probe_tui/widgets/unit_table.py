@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
 
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.text import Text
 from textual.binding import Binding, BindingType
 from textual.coordinate import Coordinate
@@ -15,12 +17,14 @@ from textual.widgets import DataTable
 from textual.widgets.data_table import ColumnKey
 
 from probe_engine.report import UnitRow
-from probe_tui.renderables.cells import cut
+from probe_tui.renderables.cells import cut, one_line
 from probe_tui.renderables.numbers import count, number, share
 from probe_tui.renderables.palette import DEFAULT, Palette
 
 SHORTEST_PROMPT = 16
 """Columns that the prompt keeps before the numbers beside it give way."""
+LONG = 500
+"""Characters of a prompt that are looked at: more than a row ever shows."""
 GAP = 2
 """What the table puts around each column."""
 FEW = 24
@@ -39,10 +43,12 @@ class Cell:
     style: str = ""
     justify: Literal["left", "right"] = "right"
 
-    def __rich__(self) -> Text:
-        # The style is a span: textual reads the base style of a Text in another syntax.
-        text = Text(no_wrap=True, end="", justify=self.justify)
-        return text.append(self.text, self.style or None)
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text(self.text, self.style, no_wrap=True, end="", justify=self.justify)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        # The table measures every cell that is added, though the widths of its columns are fixed.
+        return Measurement(1, 1)
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ def _change(field: str, title: str, of: Callable[[UnitRow], Change]) -> Column:
     return Column(title, 9, field, cell, live=True)
 
 
-def _share(unit: UnitRow, total: float, palette: Palette) -> Cell:
+def _share(unit: UnitRow, total: float, _: Palette) -> Cell:
     change = unit.contribution_r
     part = change / total if change is not None and total else None
     said = share(part)
@@ -94,7 +100,7 @@ def _share(unit: UnitRow, total: float, palette: Palette) -> Cell:
 
 
 def _reward(spread: bool) -> Callable[[UnitRow, float, Palette], Cell]:
-    def cell(unit: UnitRow, _: float, palette: Palette) -> Cell:
+    def cell(unit: UnitRow, _: float, __: Palette) -> Cell:
         mean = unit.reward_mean
         said = f"{number(mean)} ± {number(unit.reward_std)}" if spread and mean is not None else number(mean)
         return Cell(said, None if mean is None else -mean)
@@ -103,8 +109,9 @@ def _reward(spread: bool) -> Callable[[UnitRow, float, Palette], Cell]:
 
 
 def _prompt(width: int) -> Column:
-    def cell(unit: UnitRow, _: float, palette: Palette) -> Cell:
-        return Cell(cut(unit.prompt, width), unit.prompt.casefold(), justify="left")
+    def cell(unit: UnitRow, _: float, __: Palette) -> Cell:
+        beginning = one_line(unit.prompt[:LONG])
+        return Cell(cut(beginning, width), beginning.casefold(), justify="left")
 
     return Column("prompt", width, "prompt", cell, right=False)
 

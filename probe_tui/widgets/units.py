@@ -151,6 +151,11 @@ class UnitsPanel(Panel):
                 view.clear()
         self._show_table()
 
+    def on_histogram_view_title_clicked(self, event: HistogramView.TitleClicked) -> None:
+        """As `l` does."""
+        event.stop()
+        self.action_log_counts()
+
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
         """Opens the unit; its neighbours are those of the table."""
         event.stop()
@@ -253,11 +258,10 @@ class UnitsPanel(Panel):
         self.query_one("#caption", Static).update(caption)
 
     def _count(self) -> str:
-        total, provisional, rollouts = len(self._units), self._state.provisional, self._state.report.rollouts
-        said = f"{total} units"
-        if provisional is not None:
-            said = f"so far, {len(provisional.ids)} of {total if rollouts is None else rollouts.prompts} units"
-        return f"{said} · left of 0: entropy falls"
+        provisional, rollouts = self._state.provisional, self._state.report.rollouts
+        total = len(self._units) if rollouts is None or provisional is None else rollouts.prompts
+        so_far = "" if provisional is None else f"so far, {len(provisional.ids)} of "
+        return f"{so_far}{total} units · left of 0: entropy falls"
 
     def _selection(self) -> str:
         limits = []

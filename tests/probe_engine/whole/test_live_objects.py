@@ -100,7 +100,7 @@ def test_a_live_probe_agrees_with_the_twin_in_float64() -> None:
 
 
 def test_prediction_and_measurement_meet_as_the_step_shrinks() -> None:
-    """matched ΔĤ / prediction → 1: derivative, index mapping and step are the same object (method.md (15))."""
+    """matched ΔĤ / prediction → 1: derivative, mapping and step belong together (method.md (15))."""
     model = tiny.cast(tiny.with_lora(tiny.model("llama")), torch.float64)
     gaps = []
     for lr in (1e-4, 1e-5, 1e-6, 1e-7):

@@ -1,0 +1,141 @@
+"""The estimates as named numbers: what stands where in the report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import finished_states
+import msgspec
+import pytest
+from finished_states import SPLIT, U_STATISTIC, realized, report
+from msgspec.structs import replace
+
+from probe_engine.report import Baselines, Estimates, Report
+from probe_engine.spec import Setting
+from probe_tui.estimates import comparisons, headline, measurements, numbers, predictions
+
+
+def at(whole: Report, path: str) -> Any:
+    """What jq finds at a plain path of keys and indices."""
+    value = msgspec.to_builtins(whole)
+    for key in path.replace("[", ".").replace("]", "").strip(".").split("."):
+        value = value[int(key)] if key.isdigit() else value[key]
+    return value
+
+
+def test_every_number_is_where_its_path_says() -> None:
+    whole = report()
+    estimates = [*predictions(whole.estimates), *measurements(whole)]
+    estimates += [e for _, members in comparisons(whole) for e in members]
+    named = [n for _, table in numbers(whole) for n in table]
+    assert len(estimates) == 3 + 6 + 8
+    assert len(named) == 7 + 8 + 2 + 1
+    for e in estimates:
+        assert at(whole, e.path) == e.interval.value
+    for n in named:
+        assert at(whole, n.path) == n.value
+
+
+@pytest.mark.parametrize(
+    ("weighting", "words"),
+    [
+        ("dr_grpo", "nats per token slot"),
+        ("sequence", "nats per sequence"),
+        ("per_token", "nats per token"),
+    ],
+)
+def test_the_headline_has_the_unit_of_the_weighting(weighting: str, words: str) -> None:
+    head = headline(report(config={"weighting": Setting(weighting, "flag")}))
+    assert head is not None
+    assert head.value == f"δH₁ = -0.00125 {words}"
+    assert head.bounds == "95% [-0.0016, -0.0009]"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "Entropy falls: the whole interval lies below 0."),
+        ({"delta_h1": 0.1, "ci95": (0.05, 0.15)}, "Entropy rises: the whole interval lies above 0."),
+        (
+            {"ci95": (-0.0016, 0.0001), "prompts_needed": 90},
+            "The sign is not known: it looks like a fall, but the interval covers 0; "
+            "90 prompts would do at this effect size.",
+        ),
+        (
+            {"delta_h1": 0.1, "ci95": (0.0, 0.2), "prompts_needed": None},
+            "The sign is not known: it looks like a rise, but the interval covers 0.",
+        ),
+        ({"ci95": None}, "It looks like a fall of entropy; too few prompts for an interval."),
+        ({"delta_h1": 0.0, "ci95": (0.0, 0.0)}, "Exactly 0: the step, or every policy gradient, is 0."),
+    ],
+)
+def test_only_an_interval_without_0_says_that_entropy_falls_or_rises(
+    changes: dict[str, Any], words: str
+) -> None:
+    head = headline(report(estimates=Estimates(u_statistic=replace(U_STATISTIC, **changes))))
+    assert head is not None
+    assert head.words == words
+
+
+def test_the_headline_is_the_first_estimate_that_is_a_number() -> None:
+    nan = replace(U_STATISTIC, delta_h1=None, ci95=(None, None))
+    head = headline(report(estimates=Estimates(u_statistic=nan, split=SPLIT)))
+    assert head is not None
+    assert head.estimate.path == ".estimates.split.delta_h1"
+    assert headline(report(estimates=Estimates(u_statistic=nan))) is None
+    assert headline(report(estimates=Estimates())) is None
+
+
+def test_blocks_are_called_blocks() -> None:
+    whole = report(config={"units": Setting("block", "flag")})
+    said = {n.label: n.text for _, table in numbers(whole) for n in table}
+    assert said["B"] == "64 blocks"
+
+
+def test_an_estimate_is_copied_with_its_unit_and_interval() -> None:
+    whole = report()
+    split = predictions(whole.estimates)[1]
+    assert split.said("nats/slot") == "δH₁ split E/U = -0.0012 nats/slot, 95% [-0.00156, -0.00084]"
+    bare = replace(finished_states.V_STATISTIC, ci95=None)
+    (v,) = predictions(Estimates(v_statistic=bare))
+    assert v.said("nats/slot") == "δH₁ V-statistic = -0.0014 nats/slot"
+
+
+def test_a_measurement_is_compared_with_the_estimate_that_predicts_it() -> None:
+    groups = dict(comparisons(report()))
+    held_out, same_batch = groups.values()
+    assert [e.interval.label for e in held_out] == ["δH₁ split E/U", "ΔĤ matched", "ΔĤ snis", "ΔĤ psis"]
+    assert [e.path for e in same_batch][:2] == [".estimates.v_statistic.delta_h1", ".realized[3].delta_h"]
+    assert [g.split(":")[0] for g in groups] == [
+        "preconditioned step, held-out",
+        "preconditioned step, same-batch",
+    ]
+
+
+def test_a_step_without_an_estimate_of_its_own_has_the_rows_prediction() -> None:
+    other = realized("held_out", "per_decision", step="adamw", predicted=-0.002)
+    ((heading, (prediction, measured)),) = comparisons(report(realized=[other]))
+    assert heading.startswith("adamw step, held-out")
+    assert (prediction.path, prediction.interval.value) == (".realized[0].predicted", -0.002)
+    assert (prediction.interval.lo, prediction.interval.hi) == (None, None)
+    assert measured.interval.label == "ΔĤ per-decision"
+    assert measurements(report(realized=[other]))[0].interval.note == "adamw step"
+
+
+def test_the_baselines_scale_is_called_arbitrary_and_its_sign_compared() -> None:
+    def said(value: float) -> tuple[str, str]:
+        estimates = replace(report().estimates, baselines=Baselines(covariance=value, discriminant=None))
+        *_, (heading, (covariance,)) = numbers(report(estimates=estimates))
+        return heading, covariance.meaning
+
+    heading, same = said(-0.2)
+    assert heading == "baseline: its scale is arbitrary, only sign and rank compare"
+    assert same.endswith("the same sign as δH₁")
+    assert said(0.2)[1].endswith("another sign than δH₁")
+
+
+def test_what_this_version_does_not_estimate_is_not_shown() -> None:
+    flat = str([(heading, table) for heading, table in numbers(report())])
+    for absent in ("adamw", "rao", "discriminant"):
+        assert absent not in flat
+    assert list(numbers(Report(tool=report().tool))) == []

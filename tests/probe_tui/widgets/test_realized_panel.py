@@ -1,0 +1,228 @@
+"""The tab Realized: the verdict first, then what it rests on, and what another step would do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import unit_states
+from finished_states import VERDICT, found, realized, report, state
+from msgspec.structs import replace
+from rich.cells import cell_len
+from unit_states import Host
+
+from probe_engine.report import Histograms
+from probe_tui.renderables.palette import DEFAULT
+from probe_tui.state import ScreenState
+from probe_tui.widgets.number_panel import Line, NumberList
+from probe_tui.widgets.realized import RealizedPanel
+from probe_tui.widgets.realized_lines import SCALES, TAKEN, realized_lines
+
+SERIOUS = [
+    found("OPT010", "warn"),
+    found("STAT001", "fail", value=0.04, threshold=0.3),
+    found("STAT002", "warn", value=0.39, threshold=0.35),
+    found("GRAD010", "fail"),
+]
+
+
+def lines(width: int = 80, scale: int = TAKEN, **changes: Any) -> list[Line]:
+    return realized_lines(report(**changes), scale=scale, width=width, palette=DEFAULT)
+
+
+def rows(width: int = 80, scale: int = TAKEN, **changes: Any) -> list[str]:
+    return [row for line in lines(width, scale, **changes) for row in line.text.plain.split("\n")]
+
+
+def place(words: str, among: list[str]) -> int:
+    (index,) = (i for i, row in enumerate(among) if words in row)
+    return index
+
+
+def test_verdict_comparison_weights_what_if_histogram_and_units_in_this_order() -> None:
+    shown = rows()
+    assert shown[0] == "✓ AGREE: the measured change bears the prediction out"
+    assert shown[1] == VERDICT.reason
+    assert "predicted δH₁ -0.0012 nats/slot, 95% [-0.00156, -0.00084]" in shown
+    order = [
+        "preconditioned step, held-out:",
+        "δH₁ split E/U",
+        "preconditioned step, same-batch:",
+        "δH₁ V-statistic",
+        "◀ ",
+        "held-out ESS/N 0.938  ✓ ok",
+        "same-batch ESS/N",
+        "what if the step were",
+        "log w, held-out",
+        "units that eat the ESS",
+    ]
+    places = [place(words, shown) for words in order]
+    assert places == sorted(places)
+
+
+def test_the_gauges_have_both_lines_and_the_judged_khat_its_limit() -> None:
+    shown = rows()
+    gauge = place("held-out ESS/N 0.938", shown)
+    assert shown[gauge + 1].startswith("█" * 40)
+    assert "▴0.3 fail" in shown[gauge + 2]
+    assert "▴0.5 warn" in shown[gauge + 2]
+    assert shown[gauge + 3] == "ESS 240 of 256, k̂ 0.39 ✓ ok, limit 0.58"
+    low = [realized("held_out", "snis", ess=12.5, ess_fraction=0.25, khat=1.2, N=50)]
+    shown = rows(realized=low, findings=[found("STAT002", "fail", value=1.2, threshold=0.4)])
+    assert place("held-out ESS/N 0.25  ✗ fail, below 0.3", shown)
+    assert place("ESS 12.5 of 50, k̂ 1.2 ✗ fail, limit 0.4", shown)
+
+
+def test_only_the_khat_that_was_judged_has_a_limit() -> None:
+    other = [realized("held_out", "snis", khat=0.1), realized("same_batch", "snis")]
+    shown = rows(realized=other)
+    assert "ESS 240 of 256, k̂ 0.1" in shown
+    assert "ESS 240 of 256, k̂ 0.39 ✓ ok, limit 0.58" in shown
+
+
+def test_too_few_responses_for_a_khat_is_said() -> None:
+    few = [realized("held_out", "snis", khat=None)]
+    text = " ".join(rows(120, realized=few, findings=[found("STAT002", "skip")])).split("  ")
+    assert any("k̂ — (message of STAT002)" in part for part in text)
+
+
+def test_warnings_are_banners_that_say_what_to_do_worst_first() -> None:
+    shown = rows(findings=SERIOUS)
+    banners = [row for row in shown if row.startswith("▌ ")]
+    assert banners == [
+        "▌ ✗ fail STAT001 message of STAT001",
+        "▌ what to do: remedy of STAT001",
+        "▌ $ probe-tui --fix STAT001",
+        "▌ ! warn OPT010 message of OPT010",
+        "▌ what to do: remedy of OPT010",
+        "▌ $ probe-tui --fix OPT010",
+        "▌ ! warn STAT002 message of STAT002",
+        "▌ what to do: remedy of STAT002",
+        "▌ $ probe-tui --fix STAT002",
+    ]
+    assert shown.index(banners[0]) < place("δH₁ split E/U", shown)
+    (banner,) = (line for line in lines(findings=SERIOUS) if "STAT001" in line.text.plain)
+    assert banner.path == '.findings[] | select(.code=="STAT001")'
+    assert banner.copied == "probe-tui --fix STAT001"
+
+
+def test_what_if_says_at_once_that_a_smaller_step_has_a_larger_ess() -> None:
+    fractions = []
+    for scale in range(len(SCALES)):
+        shown = rows(scale=scale)
+        head = place("what if the step were", shown)
+        fractions.append(float(shown[head + 2].split("≈")[1].split()[0]))
+        assert shown[head + 6] == "approximate: log-weights scale to first order"
+    assert fractions == sorted(fractions, reverse=True)
+    # Σ(cosh 2ks)²-like: (Σw)²/(N·Σw²) of ±0.1, ±2, ±0.5, worked out by hand for the step itself.
+    assert fractions[TAKEN] == pytest.approx(0.391, abs=0.001)
+    assert (SCALES[0], SCALES[-1]) == (0.25, 4.0)
+    smaller = rows(scale=0)
+    assert " [¼] " in f" {smaller[place('what if the step were', smaller) + 1]} "
+    assert "¼ × the step, --lr 2.5e-05" in smaller
+
+
+def test_the_units_with_the_least_even_weights_come_first() -> None:
+    shown = rows()
+    first = place("units that eat the ESS", shown) + 1
+    assert [row.split()[:5] for row in shown[first:]] == [
+        ["1.07", "of", "2", "53.5%", "u2"],
+        ["1.64", "of", "2", "82.0%", "u4"],
+        ["1.98", "of", "2", "99.0%", "u0"],
+    ]
+    assert "Sort the digits" in shown[first]
+
+
+def test_an_ess_that_is_no_number_is_left_out() -> None:
+    row = realized("held_out", "snis")
+    row = replace(row, units=[replace(row.units[0], ess=None), *row.units[1:]])
+    assert not [r for r in rows(realized=[row]) if " u0 " in r]
+
+
+def test_the_histogram_stands_beside_the_gauges_where_there_is_room() -> None:
+    wide, narrow = rows(86), rows(82)
+    assert place("log w, held-out", wide) == place("held-out ESS/N", wide)
+    assert place("log w, held-out", narrow) > place("what if the step were", narrow)
+    assert [line for line in lines(82) if line.path == ".histograms.log_w"]
+
+
+@pytest.mark.parametrize("width", [26, 54, 74, 84, 86, 120, 200])
+def test_no_row_is_wider_than_the_panel(width: int) -> None:
+    assert max(cell_len(row) for row in rows(width, findings=SERIOUS)) <= width
+
+
+@pytest.mark.parametrize("width", [54, 74, 86, 120])
+def test_no_word_is_cut(width: int) -> None:
+    assert not [row for row in rows(width, findings=SERIOUS) if "…" in row and "Sort the digits" not in row]
+
+
+def test_every_line_with_a_number_says_where_it_is_and_what_is_copied() -> None:
+    for line in lines(findings=SERIOUS):
+        assert bool(line.path) == bool(line.copied)
+    assert lines()[-1].path.endswith(".ess")
+
+
+def test_parts_that_are_missing_leave_no_gap() -> None:
+    shown = rows(histograms=Histograms(), realized=[realized("same_batch", "snis")], verdict=None)
+    assert shown[0] == "The verdict comes with the stage judge."
+    for absent in ("log w", "what if", "units that eat", "sweep"):
+        assert absent not in "\n".join(shown)
+    assert not [i for i in range(len(shown) - 1) if shown[i] == shown[i + 1] == ""]
+    assert lines(realized=[], verdict=None) == []
+
+
+@pytest.mark.parametrize("size", [(60, 13), (80, 17), (90, 34)])
+async def test_keys_change_the_what_if_and_the_cursor_reaches_every_number(size: tuple[int, int]) -> None:
+    app = Host(RealizedPanel(), state(findings=SERIOUS))
+    async with app.run_test(size=size) as pilot:
+        numbers = app.query_one(NumberList)
+        numbers.focus()
+        await pilot.pause()
+        assert app.panel.json_path() == ".verdict"
+        assert app.panel.copy_text() == f"agree: {VERDICT.reason}"
+        reached = {app.panel.json_path()}
+        for _ in range(len(numbers.options)):
+            await pilot.press("down")
+            reached.add(app.panel.json_path())
+            if app.panel.json_path() == ".realized[0].units[].log_w":
+                break
+        assert '.findings[] | select(.code=="STAT001")' in reached
+        assert {".estimates.split.delta_h1", ".realized[5].delta_h", ".realized[3].khat"} <= reached
+        before = app.panel.copy_text()
+        assert before.startswith("1 × the step, --lr 0.0001: held-out ESS/N ≈ 0.391")
+        await pilot.press("left")
+        assert app.panel.copy_text().startswith("¾ × the step, --lr 7.5e-05: ")
+        for _ in SCALES:
+            await pilot.press("right")
+        assert app.panel.copy_text().startswith("4 × the step, --lr 0.0004: ")
+        assert app.panel.json_path() == ".realized[0].units[].log_w"
+
+
+async def test_the_mouse_chooses_a_scale() -> None:
+    app = Host(RealizedPanel(), state())
+    async with app.run_test(size=(90, 60)) as pilot:
+        await pilot.pause()
+        shown = [
+            row for option in app.query_one(NumberList).options for row in str(option.prompt).split("\n")
+        ]
+        y = place("what if the step were", shown) + 1
+        await pilot.click(NumberList, offset=(1 + shown[y].index("½"), y))
+        await pilot.pause()
+        assert app.panel.json_path() == ".realized[0].units[].log_w"
+        assert app.panel.copy_text().startswith("½ × the step, --lr 5e-05: ")
+
+
+@pytest.mark.parametrize(
+    ("status", "word"), [("agree", ""), ("disagree", "✗"), ("inconclusive", "?"), ("unreliable", "!")]
+)
+def test_a_verdict_that_is_no_plain_yes_asks_for_attention(status: Any, word: str) -> None:
+    assert RealizedPanel().attention(state(verdict=replace(VERDICT, status=status))) == word
+    assert RealizedPanel().attention(ScreenState()) == ""
+
+
+async def test_before_the_step_is_taken_it_says_what_takes_it() -> None:
+    app = Host(RealizedPanel(), unit_states.state_of())
+    async with app.run_test(size=(60, 13)) as pilot:
+        await pilot.pause()
+        assert "stage realize: press n" in " ".join(str(app.query_one(NumberList).options[0].prompt).split())
+        assert app.panel.json_path() == ".realized"
