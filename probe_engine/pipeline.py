@@ -78,8 +78,8 @@ def _batch(spec: RunSpec, policy: Policy, until: Until, live: LiveObjects | None
 
 
 def _timed(name: str, stage: Stage[T]) -> Stage[T]:
-    begin = time.monotonic()
     yield StageStarted(stage=name)
+    begin = time.monotonic()  # after the yield: a run may be held there
     result = yield from stage
     yield StageFinished(stage=name, seconds=time.monotonic() - begin)
     return result

@@ -94,7 +94,7 @@ class ProbeApp(App[int]):
                     with TabPane(name.capitalize(), id=name):
                         yield panel
         yield Input(placeholder="filter; escape clears", id="filter", classes="hidden")
-        yield Footer()
+        yield Footer(show_command_palette=False, compact=True)
 
     async def on_mount(self) -> None:
         """Starts the engine, if this session has one, and looks for its events."""
@@ -319,8 +319,9 @@ class ProbeApp(App[int]):
     def action_help(self) -> None:
         """Lists the keys."""
         panel = self.current_panel
-        own = [(type(w).__name__, w.BINDINGS) for w in (panel, *panel.query("*")) if type(w).BINDINGS]
-        self.push_screen(HelpScreen(list(dict(own).items())))
+        ours = [type(w) for w in (panel, *panel.query("*")) if type(w).__module__.startswith("probe_tui")]
+        own = [binding for kind in dict.fromkeys(ours) for binding in vars(kind).get("BINDINGS", ())]
+        self.push_screen(HelpScreen([("This tab", own)] if own else []))
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The palette holds every key's action."""

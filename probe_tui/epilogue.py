@@ -32,8 +32,8 @@ def close(run: Path, end: EngineEnd) -> None:
     missing = [] if tail.ended else end.events(run, seq=tail.seq, at=tail.time)
     if missing:
         with (run / "events.jsonl").open("ab") as log:
-            # A cut last line gets its line end: readers pass it over.
-            log.write((b"\n" if tail.unfinished else b"") + b"".join(map(encode, missing)))
+            log.truncate(log.tell() - len(tail.unfinished))  # the line in which the engine died
+            log.write(b"".join(map(encode, missing)))
     if not (run / "report.json").exists():
         _write_report(run, [*recorded, *missing])
 

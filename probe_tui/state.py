@@ -85,6 +85,10 @@ SEVERITY = ("ok", "skip", "info", "warn", "fail", "crash")
 
 def fold(state: ScreenState, event: AnyEvent) -> ScreenState:
     """The state after one more event."""
+    waited = state.paused.stage if state.paused is not None else ""
+    if waited and not isinstance(event, Heartbeat | Paused):
+        # The time that it was held is not the stage's own.
+        state = _stage(state, waited, began=event.time)
     state = replace(
         state,
         report=fold_report(state.report, event),

@@ -48,7 +48,7 @@ def help_lines(keys: Sequence[Key], extra: Sequence[tuple[str, Sequence[BindingT
         lines.append(Text(group, style="bold"))
         lines += [Text(f"  {shown(k.display or k.key):<10} {k.help}") for k in members]
     for title, bindings in extra:
-        typed = [b for b in bindings if isinstance(b, Binding)]
+        typed = [b for b in bindings if isinstance(b, Binding) and b.description]
         if typed:
             lines.append(Text(title, style="bold"))
             lines += [Text(f"  {shown(b.key_display or b.key):<10} {b.description}") for b in typed]
@@ -62,7 +62,7 @@ NAMES = {"slash": "/", "question_mark": "?", "left": "←", "right": "→", "up"
 def shown(key: str) -> str:
     """A key as people write it: `shift+left` is ⇧←."""
     parts = []
-    for alternative in key.split(","):
+    for alternative in key.split(",") if len(key) > 1 else [key]:
         *modifiers, name = alternative.split("+")
         marks = "".join({"shift": "⇧", "ctrl": "^"}.get(m, f"{m}+") for m in modifiers)
         parts.append(marks + NAMES.get(name, name))

@@ -26,7 +26,9 @@ class OptionsScreen(ModalScreen[Resolved | None]):
         width: 90; max-width: 100%; height: 90%; border: round $primary; padding: 0 1; background: $surface;
     }
     OptionsScreen Label { color: $text-muted; }
-    OptionsScreen Input { border: none; height: 1; background: $panel; margin-bottom: 1; }
+    OptionsScreen Input, OptionsScreen Input:focus {
+        border: none; height: 1; padding: 0 1; background: $panel; margin-bottom: 1;
+    }
     OptionsScreen Input:focus { background: $primary-muted; }
     OptionsScreen #problem { color: $error; }
     """

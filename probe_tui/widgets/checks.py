@@ -22,8 +22,10 @@ class ChecksPanel(Panel):
 
     DEFAULT_CSS = """
     ChecksPanel { layout: vertical; }
-    ChecksPanel OptionList { height: 1fr; border: none; padding: 0 1; background: $surface; }
-    ChecksPanel VerticalScroll { height: 40%; min-height: 5; border-top: solid $primary; padding: 0 1; }
+    ChecksPanel OptionList, ChecksPanel OptionList:focus {
+        height: 1fr; border: none; padding: 0 1; background: $surface;
+    }
+    ChecksPanel VerticalScroll { height: 35%; min-height: 5; border-top: solid $primary; padding: 0 1; }
     """
 
     def __init__(self) -> None:
@@ -100,7 +102,7 @@ class ChecksPanel(Panel):
         options.clear_options()
         options.add_options(rows)
         ids = [o.id for o in rows]
-        if kept in ids:
+        if kept is not None and kept in ids:
             options.highlighted = ids.index(kept)
         else:
             options.highlighted = next((i for i, o in enumerate(rows) if not o.disabled), None)

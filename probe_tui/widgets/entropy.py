@@ -68,7 +68,7 @@ def _plot(report: Report, width: int, palette: Palette) -> list[Line]:
     drawn = [Line(text, e.path, e.said(unit)) for text, e in zip(rows, estimates, strict=False)]
     lines: list[Line] = []
     for title, members in (
-        ("predicted δH₁, 95% intervals", drawn[: len(predicted)]),
+        (f"predicted δH₁, {unit}, 95% intervals", drawn[: len(predicted)]),
         ("measured ΔĤ, after the step on a copy", drawn[len(predicted) :]),
     ):
         lines += [_heading(title, width, palette), *members] if members else []

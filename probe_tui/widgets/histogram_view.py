@@ -76,7 +76,7 @@ class HistogramView(Widget, can_focus=True):
         self._cursor = 0.0
         """A value in the bar where it ends."""
         self._dragging = False
-        self._found: tuple[Drawing, int, list[Bins]] | None = None
+        self._found: tuple[Drawing, int, dict[int, Bins]] | None = None
         """The bars of a drawing at a width: they are looked for when somebody wants one."""
 
     def show(self, drawing: Drawing) -> None:
@@ -145,25 +145,21 @@ class HistogramView(Widget, can_focus=True):
             self._choose(self._bar_of(self._cursor) + step, anchor=self._anchor)
 
     def on_mouse_down(self, event: MouseDown) -> None:
-        """Begins a range; beside the bars, gives it up."""
+        """Begins a range; left of the plot, gives it up."""
+        bar = self._bar_at(event.x)
         if event.y == 0:
             self.post_message(self.TitleClicked())
-            return
-        bar = self._bar_at(event.x)
-        if bar is None:
+        elif event.x < GUTTER or bar is None:
             self.clear()
             self.post_message(self.RangeChanged(self))
-            return
-        self._dragging = True
-        self.capture_mouse()
-        self._choose(bar)
+        else:
+            self._dragging = True
+            self.capture_mouse()
+            self._choose(bar)
 
     def on_mouse_move(self, event: MouseMove) -> None:
         """Extends the range while the button is down."""
-        if not self._dragging:
-            return
-        # A pointer that has left the plot chooses its last bar.
-        bar = self._bar_at(min(max(event.x, GUTTER), self.size.width - 1))
+        bar = self._bar_at(event.x) if self._dragging else None
         if bar is not None and bar != self._bar_of(self._cursor):
             self._choose(bar, anchor=self._anchor)
 
@@ -186,22 +182,29 @@ class HistogramView(Widget, can_focus=True):
         self.post_message(self.RangeChanged(self))
 
     @property
-    def _bars(self) -> list[Bins]:
-        """Those that are drawn, from left to right. Where it is narrow, several bins are one bar."""
-        width = self.size.width
-        if self._found is None or self._found[:2] != (self.drawing, width):
-            columns = (self._bins_at(x) for x in range(width))
-            bars = list(dict.fromkeys(bins for bins in columns if bins is not None))
-            self._found = self.drawing, width, bars
+    def _columns(self) -> dict[int, Bins]:
+        """The bar in each column that has one. Where it is narrow, several bins are one bar."""
+        d, width = self.drawing, self.size.width
+        if self._found is None or self._found[:2] != (d, width):
+            bars = (
+                {}
+                if d.histogram is None
+                else {x: bins_at(d.histogram, x, width, d.axis) for x in range(width)}
+            )
+            self._found = d, width, {x: bins for x, bins in bars.items() if bins is not None}
         return self._found[2]
 
-    def _bins_at(self, column: int) -> Bins | None:
-        d = self.drawing
-        return None if d.histogram is None else bins_at(d.histogram, column, self.size.width, d.axis)
+    @property
+    def _bars(self) -> list[Bins]:
+        """From left to right."""
+        return list(dict.fromkeys(self._columns.values()))
 
-    def _bar_at(self, column: int) -> int | None:
-        bins = self._bins_at(column)
-        return self._bars.index(bins) if bins in self._bars else None
+    def _bar_at(self, x: int) -> int | None:
+        """The bar nearest to a column of the screen: the axis may reach farther than the bars."""
+        if not self._columns:
+            return None
+        nearest = min(self._columns, key=lambda column: abs(column - x))
+        return self._bars.index(self._columns[nearest])
 
     def _bar_of(self, value: float) -> int:
         """Which bar holds the value, or is the one nearest to it."""

@@ -214,12 +214,15 @@ class InfluencePanel(Panel, can_focus=True):
             rows[y].stylize(self.palette.selected, start, start + len(label))
 
     def _cell_at(self, x: int, y: int) -> tuple[int, int] | None:
-        """The cell drawn there, reckoned from where the cursor is drawn."""
-        spot = self._drawn_cursor(self._heatmap()) if self._order else None
-        if spot is None:
+        """The cell drawn there, reckoned from where the cursor is drawn; None beside the cells."""
+        rows = self._heatmap() if self._order else []
+        spot = self._drawn_cursor(rows)
+        if spot is None or y >= len(rows):
             return None
         u, v = self._cursor[0] + y - spot[1], self._cursor[1] + (x - spot[0]) // CELL_WIDTH
-        return (u, v) if 0 <= u < len(self._order) and 0 <= v < len(self._order) else None
+        before = rows[y].plain[: x + 1]
+        # A row of cells begins with its number, and ends where that of its mean begins.
+        return (u, v) if before.lstrip().startswith(f"{u + 1} ") and "│" not in before else None
 
     def _drawn_cursor(self, rows: list[Text]) -> tuple[int, int] | None:
         """Column and line of the one cell drawn as selected: a large K scrolls. None: it has no room."""

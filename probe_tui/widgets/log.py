@@ -26,6 +26,7 @@ class LogPanel(Panel):
         self._offset = 0
         self._filter = ""
         self._lines: list[str] = []
+        self._said_why = False
 
     def compose(self) -> ComposeResult:
         """One scrolling text."""
@@ -33,7 +34,7 @@ class LogPanel(Panel):
 
     def follow(self, path: Path) -> None:
         """Shows this log from now on."""
-        self._path, self._offset, self._lines = path, 0, []
+        self._path, self._offset, self._lines, self._said_why = path, 0, [], False
         self.query_one(RichLog).clear()
 
     def show(self, state: ScreenState) -> None:
@@ -44,12 +45,19 @@ class LogPanel(Panel):
         for line in fresh:
             if self._filter in line.lower():
                 log.write(Text.from_ansi(line))
-        if not self._lines:
+        if self._lines and self._said_why:
             log.clear()
-            where = "there is no engine log here" if self._path is None else f"{self._path} is empty so far"
-            log.write(Text(f"Nothing was printed: {where}.", style=self.palette.muted))
-            self._lines = [""]
+            self._said_why = False
+            self.filter(self._filter)
+        elif not self._lines and not self._said_why:
+            self._said_why = True
+            log.write(Text(self._why_empty()))
         del state
+
+    def _why_empty(self) -> str:
+        if self._path is None or not self._path.exists():
+            return "No engine log here: what libraries printed went to the terminal of that run."
+        return f"Nothing was printed so far to {self._path}."
 
     def filter(self, text: str) -> None:
         """Shows the lines that hold the text."""

@@ -120,8 +120,10 @@ def _comparison(report: Report, width: int, palette: Palette) -> Iterator[Line]:
         return
     plot = forest([e.interval for e in estimates], width=width, palette=palette, unit=short_unit(report))
     drawn = iter(plot)
+    title = f"δH₁ against ΔĤ, {short_unit(report)}, 95% intervals"
+    yield Line.of(paragraph(width, title, palette.accent))
     for heading, members in groups:
-        yield Line.of(paragraph(width, heading, palette.accent))
+        yield Line.of(paragraph(width, heading, palette.muted))
         for e in members:
             yield Line(next(drawn), e.path, e.said(short_unit(report)))
     yield from map(Line, drawn)

@@ -15,11 +15,6 @@ from probe_tui.state import ScreenState, StageState
 class Sidebar(Widget):
     """Stages with their progress; δH₁, ΔĤ and the verdict as soon as they exist."""
 
-    DEFAULT_CSS = """
-    Sidebar { width: 30; height: 1fr; border: round $primary; border-title-align: left; padding: 0 1; }
-    .-narrow Sidebar { width: 1fr; height: 2; border: none; padding: 0 1; }
-    """
-
     def __init__(self) -> None:
         super().__init__()
         self.border_title = "Stages"

@@ -138,7 +138,7 @@ class UnitsPanel(Panel):
         width, height = self.size
         stacked = width < SIDE_BY_SIDE
         self.set_class(stacked, "-stacked")
-        plots = min(max((height + 3) // 4 * 2, 8), 20) if stacked else min(max(height // 3, 6), 14)
+        plots = min(max((height + 3) // 4 * 2, 8), 20) if stacked else min(max(height // 3, 6), 18)
         self.query_one("#plots").styles.height = plots
         self._table.styles.height = max(height - plots - 1, 1)
         self._show_caption()
@@ -231,7 +231,7 @@ class UnitsPanel(Panel):
             return self.empty_reason(self._state, "measure")
         if report.method is not None and report.method.passes > 1:
             return "comes with the second pass over the units"
-        return "comes when two units are measured"
+        return "comes as soon as some units are measured"
 
     def _show_table(self) -> None:
         self._table.show(self._matching(), total_change(self._units), self.palette)

@@ -12,7 +12,7 @@ from textual.app import App
 from typer.testing import CliRunner
 
 from probe_engine.spec import Resolved, Setting, resolve
-from probe_tui import cli, clipboard, headless
+from probe_tui import cli, headless
 from probe_tui.clipboard import copy, headless_command
 
 

@@ -22,6 +22,7 @@ from probe_engine.events import (
     Paused,
     Progress,
     StageStarted,
+    encode,
 )
 from probe_tui.feeds import AttachFeed, Feed, ReplayFeed, Tail
 from probe_tui.feeds.attach import judge, writes
@@ -92,23 +93,26 @@ def test_unknown_kinds_are_skipped_and_lines_that_are_no_events_counted(tmp_path
     assert heard[-1].finding.message.endswith("passed over: 4, 5, 6, 7")
 
 
-def test_a_log_that_is_cut_keeps_what_was_said_and_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lost", [0, 40], ids=["between lines", "in a line"])
+def test_a_log_that_is_cut_keeps_what_was_said_and_goes_on(tmp_path: Path, lost: int) -> None:
     said = recorded.working(4)
-    log = recorded.write(tmp_path, said[:4])
+    log = recorded.write(tmp_path, said[:2])
+    kept = log.stat().st_size
+    recorded.write(tmp_path, said[2:4])
     tail = Tail(log)
     tail.poll()
     before = log.stat().st_size
-    os.truncate(log, 100)
+    os.truncate(log, kept - lost)
     heard = tail.poll()
     assert not heard.restart
     assert codes(heard.events) == [("RUN003", "warn")]
     assert "became shorter" in heard.events[0].finding.message  # type: ignore[union-attr]
-    # The writer goes on where it was: a hole of zeros, in the middle of what is now a line.
-    with log.open("r+b") as writer:
-        writer.seek(before)
-        writer.write(b"\n")
-    recorded.write(tmp_path, said[4:])
-    assert [e for e in tail.poll().events if not isinstance(e, FindingEvent)] == said[4:]
+    # The engine goes on where it was, behind a hole of zeros: they are part of its next line.
+    with log.open("r+b") as engine:
+        engine.seek(before)
+        engine.write(b"".join(map(encode, said[4:])))
+    goes_on = said[5:] if lost else said[4:]
+    assert [e for e in tail.poll().events if not isinstance(e, FindingEvent)] == goes_on
 
 
 def test_a_copy_that_is_replaced_as_it_grows_is_followed_without_a_word(tmp_path: Path) -> None:
@@ -265,7 +269,7 @@ def test_a_process_counts_only_where_it_has_the_log_open_and_lives(
 def replay(run: Path, said: list[AnyEvent], **options: float) -> tuple[ReplayFeed, Clock]:
     recorded.write(run, said)
     clock = Clock()
-    return ReplayFeed(run, clock=clock, **options), clock  # type: ignore[arg-type]
+    return ReplayFeed(run, clock=clock, **options), clock
 
 
 @pytest.fixture
@@ -344,7 +348,12 @@ def test_back_and_forth_between_two_looks_is_one_restart(tmp_path: Path, said: l
 
 
 def test_waits_for_a_person_are_short_and_all_else_keeps_its_pace() -> None:
-    waits = [Paused(stage="flow", reason="step"), *[Heartbeat()] * 5, StageStarted(stage="flow"), Heartbeat()]
+    waits: list[AnyEvent] = [
+        Paused(stage="flow", reason="step"),
+        *[Heartbeat()] * 5,
+        StageStarted(stage="flow"),
+        Heartbeat(),
+    ]
     played = recorded.events(recorded.hello(), *waits, every=2.0)
     assert timeline(played) == [0.0, 2.0, *[3.0] * 6, 5.0]
 

@@ -73,10 +73,11 @@ def test_headline_verdict_findings_plots_numbers_and_units() -> None:
     for words in (
         "checkpoint-30 · probe-tui",
         "δH₁ = -0.00125 nats per token slot",
-        "95% [-0.0016, -0.0009]: Entropy falls: the whole interval lies below 0.",
+        "95% [-0.0016, -0.0009]. Entropy falls: the whole interval lies below 0.",
         "✓ agree : the measured change bears the prediction out",
         VERDICT.reason,
-        "✗ fail STAT001 title of STAT001 message of STAT001 What to do: remedy of STAT001 probe-tui --fix STAT001",
+        "✗ fail STAT001 title of STAT001 message of STAT001 What to do: remedy of STAT001",
+        "probe-tui --fix STAT001",
         "1 more, none of which asks for attention",
         "28/28 non-None",
         ".estimates.u_statistic.se_jackknife",
