@@ -58,6 +58,7 @@ class ProbeApp(App[int]):
 
     CSS_PATH = "app.tcss"
     TITLE = "probe-tui"
+    AUTO_FOCUS = "ChecksPanel OptionList"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012 - Textual declares no ClassVar
     BINDINGS: ClassVar[list[BindingType]] = [key.binding for key in KEYS]
 
@@ -93,7 +94,7 @@ class ProbeApp(App[int]):
                 ):
                     with TabPane(name.capitalize(), id=name):
                         yield panel
-        yield Input(placeholder="filter; escape clears", id="filter", classes="hidden")
+        yield Input(placeholder="filter; escape clears", id="filter", classes="hidden", disabled=True)
         yield Footer(show_command_palette=False, compact=True)
 
     async def on_mount(self) -> None:
@@ -245,6 +246,7 @@ class ProbeApp(App[int]):
             self.notify("this tab has nothing to filter", severity="warning")
             return
         entry = self.query_one("#filter", Input)
+        entry.disabled = False
         entry.remove_class("hidden")
         entry.focus()
 
@@ -271,7 +273,9 @@ class ProbeApp(App[int]):
             chosen(text)
 
     def _close_filter(self) -> None:
-        self.query_one("#filter", Input).add_class("hidden")
+        entry = self.query_one("#filter", Input)
+        entry.add_class("hidden")
+        entry.disabled = True
         self.action_tab(self.query_one(TabbedContent).active)
 
     def action_copy(self) -> None:

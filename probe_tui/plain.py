@@ -64,6 +64,7 @@ class Plain:
         self._counts: dict[str, int] = {}
         self._units: dict[str, UnitRow] = {}
         self._panel: list[str] = []
+        self._last: Finding | None = None
         self._realized: list[str] = []
 
     def __call__(self, event: AnyEvent) -> None:
@@ -92,9 +93,12 @@ class Plain:
             case Part():
                 self._part(event)
             case Failed():
-                self._say(f"\n✗ stopped: {event.message}")
-                if event.remedy:
-                    self._say(f"  remedy: {event.remedy}")
+                if self._last is not None and self._last.message == event.message:
+                    self._say(f"\n✗ stopped: see {self._last.code} above")
+                else:
+                    self._say(f"\n✗ stopped: {event.message}")
+                    if event.remedy:
+                        self._say(f"  remedy: {event.remedy}")
                 self._summary(event.run.folder)
             case Finished():
                 self._summary(event.run.folder)
@@ -119,6 +123,7 @@ class Plain:
 
     def _finding(self, found: Finding) -> None:
         self._counts[found.status] = self._counts.get(found.status, 0) + 1
+        self._last = found
         if found.status in ("ok", "skip") and not self._verbose:
             return
         self._lines(finding_lines(found))

@@ -35,8 +35,8 @@ ENTRIES = (
         "GRAD004",
         "S grad_fn",
         "S has no grad_fn",
-        "S = Σ log π must hang on the logits. The logits have a graph and S has none, so it was computed from "
-        "detached values: a detach(), a .data, a conversion to numpy, or old log-probabilities in its place.",
+        "S = Σ log π must hang on the logits. The logits have a graph and S has none, so it was computed "
+        "from detached values: a detach(), a .data, a conversion to numpy, or old log-probabilities in its place.",
         "Don't detach or convert log-probabilities between logits and S.",
     ),
     Entry(
@@ -68,8 +68,8 @@ ENTRIES = (
         "GRAD008",
         "Y gradients",
         "Y: gradients are None",
-        "Autograd found no path from L_Y = (1/G) Σ A·κ·S to some registry parameters. L_X and L_Y share S, so "
-        "GRAD007 names the same parameters, and the cause is the same.",
+        "Autograd found no path from L_Y = (1/G) Σ A·κ·S to some registry parameters. L_X and L_Y share S, "
+        "so GRAD007 names the same parameters, and the cause is the same.",
         "See GRAD003 and GRAD006 first; parameters that the forward does not use should be frozen.",
     ),
     Entry(

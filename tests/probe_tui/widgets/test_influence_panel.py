@@ -221,7 +221,10 @@ def _cell(panel: InfluencePanel) -> tuple[int, int]:
 
 @pytest.mark.asyncio
 async def test_long_prompts_are_cut_and_nothing_in_them_is_markup() -> None:
-    units = [unit_states.unit(0, prompt="[b]x[/b]\n\x1b[2J 漢字漢字 " + "word " * 30_000), unit_states.unit(1)]
+    units = [
+        unit_states.unit(0, prompt="[b]x[/b]\n\x1b[2J 漢字漢字 " + "word " * 30_000),
+        unit_states.unit(1),
+    ]
     k = Influence(ids=["u0", "u1"], K=[[1.0, 0.0], [0.0, 0.0]])
     app = Host(InfluencePanel(), state_of(*finally_(units), Part(influence=k)))
     for size, room in (((80, 17), 1), ((90, 34), 3)):

@@ -1,0 +1,268 @@
+"""The app's own keys, on a recording and on a scripted session."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+from textual.widgets import Input, OptionList, TabbedContent
+
+from probe_engine import probe
+from probe_engine.control import Break, Continue, Pause, Step
+from probe_engine.errors import ProbeError
+from probe_engine.events import Paused, StageStarted
+from probe_engine.spec import Resolved, resolve
+from probe_tui.app import ProbeApp
+from probe_tui.feeds import News
+from probe_tui.keys import KEYS
+from probe_tui.screens.explain import ExplainScreen
+from probe_tui.screens.help import HelpScreen, shown
+from probe_tui.screens.leave import LeaveScreen
+from probe_tui.screens.options import OptionsScreen
+from probe_tui.session import LiveSession, ReplaySession, Session
+from probe_tui.widgets.checks import ChecksPanel
+
+pytestmark = pytest.mark.asyncio
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recorded run of a tiny model."""
+    folder = tmp_path_factory.mktemp("recorded") / "run"
+    model = tiny.with_lora(tiny.model("llama"))
+    probe(model, optimizer=tiny.optimizer(model), batch=tiny.batch(sizes=(3,) * 10), out=folder)
+    return folder
+
+
+@pytest.fixture
+def app(run: Path) -> ProbeApp:
+    session = ReplaySession(run)
+    session.player.to_end()
+    return ProbeApp(session)
+
+
+class Scripted(Session):
+    """A session that remembers what it was told."""
+
+    owns_engine = True
+
+    def __init__(self, run: Path, events: list[object]) -> None:
+        super().__init__(run)
+        self.told: list[object] = []
+        self._events = events
+
+    @property
+    def resolved(self) -> Resolved:
+        return resolve({"checkpoint": "somewhere", "seed": 3})
+
+    def poll(self) -> News:
+        fresh, self._events = self._events, []
+        return News(fresh)  # type: ignore[arg-type]
+
+    def next_stage(self) -> None:
+        self.told.append("next")
+
+    def run_all(self) -> None:
+        self.told.append("all")
+
+    def toggle(self, *, waits: bool) -> None:
+        self.told.append(("toggle", waits))
+
+    def break_on(self, status: str) -> None:
+        self.told.append(("break", status))
+
+    async def stop(self) -> None:
+        self.told.append("stop")
+
+    def leave_running(self) -> None:
+        self.told.append("leave")
+
+    def rerun(self, resolved: Resolved) -> None:
+        self.told.append(resolved)
+
+
+@pytest.fixture
+def scripted(tmp_path: Path) -> Scripted:
+    return Scripted(tmp_path, [StageStarted(stage="load", time=1.0)])
+
+
+async def test_keys_reach_the_engine(scripted: Scripted) -> None:
+    app = ProbeApp(scripted)
+    async with app.run_test() as pilot:
+        await pilot.press("n", "a", "p", "b", "b", "b")
+        app.state = app.state.__class__(paused=Paused(stage="", reason="pause"))
+        await pilot.press("p", "x")
+        await pilot.pause()
+    assert scripted.told == [
+        "next",
+        "all",
+        ("toggle", False),
+        ("break", "fail"),
+        ("break", "warn"),
+        ("break", "never"),
+        ("toggle", True),
+        "stop",
+    ]
+
+
+async def test_leaving_asks_while_the_engine_works(scripted: Scripted) -> None:
+    app = ProbeApp(scripted)
+    async with app.run_test() as pilot:
+        await pilot.press("ctrl+q")
+        assert isinstance(app.screen, LeaveScreen)
+        await pilot.press("escape")
+        assert scripted.told == []
+        assert app.is_running
+        await pilot.press("ctrl+q", "l")
+        await pilot.pause()
+    assert scripted.told == ["leave"]
+    assert app.return_value == 0
+
+
+async def test_leaving_and_stopping_is_an_interruption(scripted: Scripted) -> None:
+    app = ProbeApp(scripted)
+    async with app.run_test() as pilot:
+        await pilot.press("ctrl+q", "s")
+        await pilot.pause()
+    assert scripted.told == ["stop"]
+    assert app.return_value == 130
+
+
+async def test_a_rerun_takes_the_changed_options_with_their_origin(scripted: Scripted) -> None:
+    app = ProbeApp(scripted)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press("r")
+        assert isinstance(app.screen, OptionsScreen)
+        assert app.focused is app.screen.query_one("#lr", Input)
+        await pilot.press(*"1e-5", "enter")
+        await pilot.pause()
+    (told,) = scripted.told
+    assert isinstance(told, Resolved)
+    assert (told.spec.lr, told.origins["lr"]) == (1e-5, "screen")
+    assert (told.spec.seed, told.origins["seed"]) == (3, "flag")
+    assert told.spec.checkpoint == "somewhere"
+
+
+async def test_an_impossible_option_is_said_and_nothing_is_lost(scripted: Scripted) -> None:
+    app = ProbeApp(scripted)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press("r")
+        await pilot.press(*"many", "enter")
+        await pilot.pause()
+        assert isinstance(app.screen, OptionsScreen)
+        assert "--lr" in str(app.screen.query_one("#problem").render())
+        assert app.screen.query_one("#lr", Input).value == "many"
+        await pilot.press("escape")
+    assert scripted.told == []
+
+
+async def test_tabs_help_and_explain(app: ProbeApp) -> None:
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.pause()
+        for key, name in (("2", "units"), ("5", "realized"), ("1", "checks")):
+            await pilot.press(key)
+            assert app.query_one(TabbedContent).active == name
+        await pilot.press("question_mark")
+        assert isinstance(app.screen, HelpScreen)
+        await pilot.press("escape", "e")
+        assert isinstance(app.screen, ExplainScreen)
+
+
+async def test_the_filter_narrows_the_list_and_escape_clears_it(app: ProbeApp) -> None:
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.pause()
+        everything = app.query_one("ChecksPanel OptionList", OptionList).option_count
+        await pilot.press("slash", *"grad007")
+        await pilot.pause()
+        found = app.query_one(ChecksPanel).selected
+        assert found is not None
+        assert found.code == "GRAD007"
+        await pilot.press("enter")
+        assert app.query_one("#filter", Input).has_class("hidden")
+        await pilot.press("escape")
+        await pilot.pause()
+        assert app.query_one("ChecksPanel OptionList", OptionList).option_count == everything
+
+
+async def test_copy_and_command_write_what_they_copy(
+    app: ProbeApp, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied: list[str] = []
+    monkeypatch.setattr(ProbeApp, "copy_to_clipboard", lambda _self, text: copied.append(text))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.pause()
+        await pilot.press("1", "y", "c")
+        found = app.query_one(ChecksPanel).selected
+    assert found is not None
+    assert copied[0] in ("\n".join(found.remedy.commands), found.remedy.text, found.message)
+    assert f'select(.code=="{found.code}")' in copied[1]
+    assert (run / "clipboard.txt").read_text() == copied[1]
+
+
+async def test_export_writes_four_files(app: ProbeApp, run: Path) -> None:
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.pause()
+        await pilot.press("o")
+        await pilot.pause()
+    folder = run / "export"
+    assert {p.name for p in folder.iterdir()} == {"report.json", "units.csv", "screen.svg", "report.html"}
+    assert json.loads((folder / "report.json").read_text())["verdict"] is not None
+
+
+async def test_a_recording_refuses_what_it_cannot_do_and_plays(app: ProbeApp, run: Path) -> None:
+    session = app.session
+    assert isinstance(session, ReplaySession)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.pause()
+        whole = app.state.events
+        await pilot.press("r", "x", "b")
+        assert len(app.screen_stack) == 1
+        await pilot.press(*["left_square_bracket"] * 10)
+        assert 0 < app.state.events < whole
+        await pilot.press("full_stop")
+        assert session.player.speed == 2
+        await pilot.press("a")
+        assert app.state.events == whole
+
+
+async def test_themes_go_round(app: ProbeApp) -> None:
+    async with app.run_test() as pilot:
+        first = app.theme
+        seen = set()
+        for _ in range(6):
+            await pilot.press("t")
+            seen.add(app.theme)
+        assert app.theme == first
+        assert {"probe-colourblind", "probe-mono", "textual-light"} <= seen
+
+
+async def test_a_live_session_sends_its_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[object] = []
+    session = LiveSession(resolve({"checkpoint": "x", "out": str(tmp_path / "run")}))
+    with pytest.raises(ProbeError, match="not started"):
+        session.next_stage()
+    monkeypatch.setattr(session, "_send", sent.append)
+    session.next_stage()
+    session.toggle(waits=False)
+    session.toggle(waits=True)
+    session.run_all()
+    session.toggle(waits=True)
+    session.break_on("warn")
+    assert sent == [Step(), Pause(), Step(), Continue(), Continue(), Break(on="warn")]
+
+
+async def test_no_two_keys_do_the_same_and_all_have_help() -> None:
+    assert len({k.key for k in KEYS}) == len(KEYS)
+    assert all(k.help and k.label for k in KEYS)
+    assert shown("shift+left,ctrl+q") == "⇧← ^q"
+    assert shown(",") == ","
+
+
+async def test_the_header_names_what_is_probed(app: ProbeApp) -> None:
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.pause()
+        text = str(app.query_one("Header").render())
+    assert "live objects" in text
+    assert "AdamW lr 0.001" in text
