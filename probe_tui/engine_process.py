@@ -140,7 +140,7 @@ class EngineProcess:
         for number, patience in self._ladder:
             if self.poll() is not None or self._left:
                 return self.end
-            if number in (None, signal.SIGINT) and self._told():
+            if number in (None, signal.SIGINT) and self._nothing_to_lose():
                 continue
             self._asked = True
             if number is not None:
@@ -202,12 +202,16 @@ class EngineProcess:
             with suppress(OSError):  # a full disk: signals remain
                 control.send(self.run, Stop())
         deadline = time.monotonic() + patience
-        while self.poll() is None and time.monotonic() < deadline and not (commanding and self._told()):
+        while (
+            self.poll() is None
+            and time.monotonic() < deadline
+            and not (commanding and self._nothing_to_lose())
+        ):
             self._sleep(POLL_SECONDS)
 
-    def _told(self) -> bool:
-        """The run is over and written: its engine only waits for another, and leaves slowly (torch)."""
-        return (self.run / "report.json").exists()
+    def _nothing_to_lose(self) -> bool:
+        """The run has not begun, or is over and written: no command is read soon, and no word is missed."""
+        return not (self.run / "events.jsonl").exists() or (self.run / "report.json").exists()
 
     def _settle(self, code: int | None) -> None:
         self.end = describe(

@@ -14,7 +14,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 
-SEQUENCES = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[PX^_].*?\x1b\\|[@-Z\\-_=>])", re.S)
+SEQUENCES = re.compile(
+    rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[PX^_].*?\x1b\\|[@-Z\\-_=>])", re.S
+)
 
 ENTERED, LEFT = b"\x1b[?1049h", b"\x1b[?1049l"
 """The alternate screen."""
@@ -93,7 +95,9 @@ class Terminal:
         while not looks():
             if time.monotonic() > deadline:
                 wanted = happened if isinstance(happened, str) else "a condition"
-                raise AssertionError(f"waited in vain for {wanted!r}; last on the terminal:\n{self.text[-3000:]}")
+                raise AssertionError(
+                    f"waited in vain for {wanted!r}; last on the terminal:\n{self.text[-3000:]}"
+                )
             time.sleep(0.02)
 
     def exit_code(self, seconds: float = 30.0) -> int:

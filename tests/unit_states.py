@@ -23,6 +23,7 @@ from probe_engine.report import (
     Histograms,
     Influence,
     MethodInfo,
+    Number,
     ResponseRow,
     UnitRow,
     UStatistic,
@@ -174,7 +175,7 @@ def method(*, kept: bool, name: str = "loop") -> Part:
 def influence(rows: Sequence[UnitRow]) -> Part:
     """A K of which the diagonal is the largest, and every row's mean another one."""
     draw, n = random.Random(7), len(rows)
-    K = [
+    K: list[list[Number]] = [
         [(-9e-5 if u == v else 1e-5 * draw.gauss(0, 1)) - 1e-6 * (u * 5 % n) for v in range(n)]
         for u in range(n)
     ]

@@ -26,6 +26,8 @@ from probe_tui.widgets.unit_table import UnitTable, total_change
 Side = Literal["s", "r"]
 SYMBOLS: dict[Side, str] = {"s": "+η·s_n", "r": "−η·r_n"}
 OVER: dict[Side, str] = {"s": "over E", "r": "over all"}
+HISTOGRAM_KEYS = "←→ range, ⇧ extends, l log"
+TABLE_KEYS = "enter opens, s sorts, ⇧tab histograms"
 SIDE_BY_SIDE = 110
 """Columns from which the histograms stand beside each other: each has room for its title and a range."""
 
@@ -251,7 +253,7 @@ class UnitsPanel(Panel):
         """How many there are, what is left out and why; on the right, keys."""
         width = self.size.width - 2
         caption = Text(cut(self._selection() or self._count(), width))
-        keys = "←→ range, ⇧ extends, l log" if self._focused_view is not None else "enter opens, s sorts"
+        keys = HISTOGRAM_KEYS if self._focused_view is not None else TABLE_KEYS
         room = width - caption.cell_len
         if room > len(keys) + 1:
             caption.append(keys.rjust(room), self.palette.muted)

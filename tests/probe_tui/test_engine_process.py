@@ -182,18 +182,21 @@ def test_an_engine_that_reads_no_command_is_ended_by_the_mildest_signal_that_wor
 def test_the_stop_command_comes_first_and_is_enough(start: Start) -> None:
     script = "while 'stop' not in open(run + '/control.jsonl').read(): time.sleep(.01)"
     engine = start("say('hello');\n" + script, ladder=LADDER)
+    wait_for((engine.run / "events.jsonl").exists)
     end = engine.stop()
     assert end is not None
     assert (end.kind, engine._process.returncode) == ("stopped", 0)
 
 
-def test_an_engine_that_only_waits_for_another_run_is_not_asked_twice(start: Start) -> None:
-    engine = start("say('hello', 'finished'); open(run + '/report.json', 'x'); time.sleep(60)", ladder=LADDER)
-    wait_for((engine.run / "report.json").exists)
+@pytest.mark.parametrize("over", [True, False])
+def test_an_engine_that_has_nothing_to_say_is_not_asked_first(start: Start, over: bool) -> None:
+    said = "say('hello', 'finished'); open(run + '/report.json', 'x');" if over else ""
+    engine = start(said + "print('up', flush=True); time.sleep(60)", ladder=LADDER)
+    wait_for(lambda: log_tail(engine.run))
     began = time.monotonic()
     end = engine.stop()
     assert end is not None
-    assert end.kind == "left"
+    assert end.kind == ("left" if over else "stopped")
     assert time.monotonic() - began < 2
     assert engine._process.returncode == -signal.SIGTERM
 

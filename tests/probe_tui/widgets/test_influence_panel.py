@@ -8,15 +8,15 @@ from rich.cells import cell_len
 from unit_states import Host, finally_, state_of
 
 from probe_engine.events import Failed, Part
-from probe_engine.report import Influence, RunInfo
-from probe_tui.renderables.palette import MONO
+from probe_engine.report import Influence, Number, RunInfo
+from probe_tui.renderables.palette import DEFAULT, MONO, Palette
 from probe_tui.screens.prompt import PromptScreen
 from probe_tui.state import ScreenState
 from probe_tui.widgets.influence import InfluencePanel, arranged, by_row_mean, largest
 
 SIZES = [(60, 13), (80, 17), (90, 34), (170, 50)]
 ROWS = unit_states.units(6)
-K = [
+K: list[list[Number]] = [
     [-9.0, 1.0, 0.5, None, 0.0, 1.0],
     [0.1, 4.0, 0.5, 0.2, 0.3, 1.0],
     [-1.0, -2.0, -3.0, -4.0, -5.0, -6.0],
@@ -119,12 +119,15 @@ async def test_sorting_takes_the_cursor_along() -> None:
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("palette", [unit_states.DEFAULT, MONO])
-async def test_the_mouse_chooses_a_cell_also_where_k_has_scrolled(palette: unit_states.Palette) -> None:
+@pytest.mark.parametrize("palette", [DEFAULT, MONO])
+async def test_the_mouse_chooses_a_cell_also_where_k_has_scrolled(palette: Palette) -> None:
     app = app_of(large(60))
     app.palette = palette
     async with app.run_test(size=(80, 17)) as pilot:
-        await pilot.press("tab", "home", *["pageup"] * 6, *["pagedown"] * 3, *["right"] * 30)
+        await pilot.press("tab", "home", *["pageup"] * 6, *["pagedown"] * 3)
+        panel = app.panel
+        assert isinstance(panel, InfluencePanel)
+        panel.action_move(0, 30)
         shown = lines(app)
         assert "rows 27–" in shown[0]
         assert "columns 14–" in shown[0]

@@ -10,6 +10,7 @@ import unit_states
 from rich.cells import cell_len
 from textual.pilot import Pilot
 from textual.widgets import DataTable, Static
+from textual.widgets.data_table import RowKey
 from unit_states import Host, finally_, so_far, state_of
 
 from probe_engine.events import Contributions, Failed, HistogramEvent
@@ -18,7 +19,7 @@ from probe_tui.renderables.palette import COLOURBLIND
 from probe_tui.screens.prompt import PromptScreen
 from probe_tui.state import ScreenState
 from probe_tui.widgets.histogram_view import HistogramView
-from probe_tui.widgets.unit_table import UnitTable
+from probe_tui.widgets.unit_table import Cell, UnitTable
 from probe_tui.widgets.units import UnitsPanel
 
 pytestmark = pytest.mark.asyncio
@@ -150,9 +151,12 @@ async def test_keys_choose_a_range_and_escape_gives_it_up() -> None:
 async def test_at_the_ends_the_range_stays_inside() -> None:
     app = app_of(final(ROWS))
     async with app.run_test(size=SIZE) as pilot:
-        await pilot.press("tab", *["right"] * 20)
+        await pilot.press("tab", *["right"] * 6)
         assert view(app, "s").bins == (7, 7)
-        await pilot.press(*["left"] * 20, *["shift+right"] * 20)
+        for _ in range(9):
+            view(app, "s").action_move(-1)
+        assert view(app, "s").bins == (0, 0)
+        await pilot.press(*["shift+right"] * 9)
         assert view(app, "s").bins == (0, 7)
 
 
@@ -256,10 +260,13 @@ async def test_known_rows_are_not_written_anew(monkeypatch: pytest.MonkeyPatch) 
         await pilot.pause()
         added: list[object] = []
         add_row = UnitTable.add_row
+
+        def counted(shown: UnitTable, *cells: Cell, key: str) -> RowKey:
+            added.append(key)
+            return add_row(shown, *cells, key=key)
+
         monkeypatch.setattr(UnitTable, "clear", lambda *_, **__: pytest.fail("cleared"))
-        monkeypatch.setattr(
-            UnitTable, "add_row", lambda t, *cells, key: added.append(key) or add_row(t, *cells, key=key)
-        )
+        monkeypatch.setattr(UnitTable, "add_row", counted)
         await show(app, pilot, state_of(*so_far(ROWS), after=app.state))
         assert added == [u.id for u in ROWS[8:]]
 
