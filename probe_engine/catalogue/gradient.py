@@ -36,7 +36,7 @@ ENTRIES = (
         "S grad_fn",
         "S has no grad_fn",
         "S = Σ log π must hang on the logits. The logits have a graph and S has none, so it was computed "
-        "from detached values: a detach(), a .data, a conversion to numpy, or old log-probabilities in its place.",
+        "from detached values: a detach(), a .data, a conversion to numpy, or old log-probabilities.",
         "Don't detach or convert log-probabilities between logits and S.",
     ),
     Entry(

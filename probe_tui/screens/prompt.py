@@ -46,7 +46,7 @@ class PromptScreen(ModalScreen[str]):
         background: $surface; scrollbar-size-vertical: 1; scrollbar-gutter: stable;
     }
     PromptScreen VerticalScroll { link-style: none; link-background: $surface; link-color: $primary; }
-    PromptScreen #dots { dock: bottom; background: $surface; }
+    PromptScreen #dots { dock: bottom; height: 2; padding-top: 1; background: $surface; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left", "before", "the unit before"),

@@ -21,7 +21,6 @@ from probe_engine.report import (
     Verdict,
     VerdictRow,
 )
-from probe_tui.renderables.bars import signed_bars
 from probe_tui.renderables.findings import finding_detail, finding_row
 from probe_tui.renderables.forest import Interval, forest
 from probe_tui.renderables.gauge import gauge
@@ -30,7 +29,6 @@ from probe_tui.renderables.histogram import bin_at, bins_at, histogram, shared_e
 from probe_tui.renderables.palette import COLOURBLIND, DEFAULT, MONO
 from probe_tui.renderables.prompt import prompt_detail
 from probe_tui.renderables.stages import stage_rows
-from probe_tui.renderables.tables import unit_rows
 from probe_tui.renderables.verdict import verdict_lines
 from probe_tui.renderables.whatif import row_ess_at_scale
 from probe_tui.state import StageState
@@ -167,11 +165,6 @@ def test_gauge(fraction: float | None, lines: Any, width: int, label: str, palet
     check(gauge(fraction, width=width, lines=lines, palette=palette, label=label), width, 3)
 
 
-@given(st.lists(st.tuples(TEXTS, NUMBERS), max_size=8), WIDTHS, TEXTS, PALETTES)
-def test_bars(items: Any, width: int, unit: str, palette: Any) -> None:
-    check(signed_bars(items, width=width, palette=palette, unit=unit), width, len(items) + 1)
-
-
 EVIDENCE = st.recursive(
     st.none() | st.booleans() | st.integers() | FLOATS | TEXTS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
@@ -259,22 +252,6 @@ UNITS = st.builds(
 @given(UNITS, WIDTHS, TEXTS, PALETTES)
 def test_prompt(unit: UnitRow, width: int, nats: str, palette: Any) -> None:
     check(prompt_detail(unit, width=width, palette=palette, nats=nats), width)
-
-
-@given(
-    st.lists(UNITS, max_size=6),
-    WIDTHS,
-    st.sampled_from(["contribution", "role", "reward", "prompt"]),
-    st.sampled_from(["s", "r"]),
-    PALETTES,
-)
-def test_units(units: list[UnitRow], width: int, order: Any, side: Any, palette: Any) -> None:
-    table = unit_rows(units, width=width, palette=palette, order=order, side=side)
-    assert len(table.rows) == len(units)
-    for row in table.rows:
-        assert len(row.cells) == len(table.columns)
-        for cell, column in zip(row.cells, table.columns, strict=True):
-            check([cell], column.width)
 
 
 REALIZED = st.builds(
