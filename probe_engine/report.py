@@ -153,25 +153,25 @@ class IdMatch(msgspec.Struct, frozen=True, kw_only=True):
 
 class GradientFlow(msgspec.Struct, frozen=True, kw_only=True):
     grad_context: str
-    logits_grad_fn: str | None
-    s_grad_fn: str | None
-    dl_ds_nonzero: bool
-    reaches_embeddings: bool
+    logits_grad_fn: str | None = None
+    s_grad_fn: str | None = None
+    dl_ds_nonzero: bool = False
+    reaches_embeddings: bool = False
     registry: int
-    x_non_none: int
-    x_non_zero: int
-    y_non_none: int
-    y_non_zero: int
-    matched: int
-    missing: int
-    stray: int
-    fallbacks: int
-    sum_x_norm: Number
-    sum_y_norm: Number
-    sum_py_norm: Number
-    stale_ratio: Number
+    x_non_none: int = 0
+    x_non_zero: int = 0
+    y_non_none: int = 0
+    y_non_zero: int = 0
+    matched: int = 0
+    missing: int = 0
+    stray: int = 0
+    fallbacks: int = 0
+    sum_x_norm: Number = None
+    sum_y_norm: Number = None
+    sum_py_norm: Number = None
+    stale_ratio: Number = None
     """‖PȲ‖/‖P⁺Ȳ‖ of method.md (4b)."""
-    mapping_correlation: Number
+    mapping_correlation: Number = None
     """How sure index → name of the optimizer state is: the median, over parameters, of the rank
     correlation of exp_avg_sq with the fresh gradient²."""
 

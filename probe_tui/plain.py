@@ -30,6 +30,7 @@ from probe_engine.report import (
     Verdict,
 )
 from probe_tui.output import write
+from probe_tui.renderables.numbers import interval, number
 
 MARKS = {"ok": "✓", "info": "i", "warn": "!", "fail": "✗", "crash": "✗", "skip": "·"}
 PROGRESS_EVERY = 2.0
@@ -171,8 +172,8 @@ def checkpoint_lines(info: CheckpointInfo) -> list[str]:
     return [
         f"  {info.path} · {info.format} {info.kind}, step {_or_unknown(info.step)}{base}",
         f"  {info.trainable_tensors} trainable tensors, {info.trainable_parameters:,} parameters",
-        f"  {o.class_ or 'no optimizer'} lr {_number(o.lr)} ({o.lr_origin}), betas "
-        f"{o.betas[0]:g} {o.betas[1]:g}, step {_number(o.step)}; "
+        f"  {o.class_ or 'no optimizer'} lr {number(o.lr)} ({o.lr_origin}), betas "
+        f"{o.betas[0]:g} {o.betas[1]:g}, step {number(o.step)}; "
         f"state for {o.matched} of {info.trainable_tensors}, by {o.mapped_by or 'nothing'}",
     ]
 
@@ -201,8 +202,8 @@ def flow_lines(panel: GradientFlow) -> list[str]:
         f"  Y                   {panel.y_non_none}/{n} non-None, {panel.y_non_zero} non-zero",
         f"  registry / μ_Y ids  {panel.matched} matched, {panel.missing} missing, {panel.stray} stray",
         f"  P falls back        {panel.fallbacks} of {n}",
-        f"  ‖ΣX‖ ‖ΣY‖ ‖ΣPY‖     {_number(panel.sum_x_norm)}  {_number(panel.sum_y_norm)}  "
-        f"{_number(panel.sum_py_norm)}",
+        f"  ‖ΣX‖ ‖ΣY‖ ‖ΣPY‖     {number(panel.sum_x_norm)}  {number(panel.sum_y_norm)}  "
+        f"{number(panel.sum_py_norm)}",
     ]
 
 
@@ -211,19 +212,19 @@ def estimate_lines(estimates: Estimates) -> list[str]:
     lines = ["  predicted change of entropy, δH₁ (negative: entropy falls)"]
     if (u := estimates.u_statistic) is not None:
         lines.append(
-            f"    U-statistic  {_number(u.delta_h1)} ± {_number(u.se_jackknife)} (jackknife; plug-in "
-            f"{_number(u.se_plugin)}), 95% {_interval(u.ci95)}, B = {u.B}"
+            f"    U-statistic  {number(u.delta_h1)} ± {number(u.se_jackknife)} (jackknife; plug-in "
+            f"{number(u.se_plugin)}), 95% {_bounds(u.ci95)}, B = {u.B}"
         )
     if (s := estimates.split) is not None:
         lines.append(
-            f"    split E/U    {_number(s.delta_h1)} ± {_number(s.se)} "
-            f"(given U {_number(s.se_conditional)}), 95% {_interval(s.ci95)}, B_E = {s.B_E}, B_U = {s.B_U}"
+            f"    split E/U    {number(s.delta_h1)} ± {number(s.se)} "
+            f"(given U {number(s.se_conditional)}), 95% {_bounds(s.ci95)}, B_E = {s.B_E}, B_U = {s.B_U}"
         )
     if (v := estimates.v_statistic) is not None:
-        lines.append(f"    V-statistic  {_number(v.delta_h1)} ± {_number(v.se)}, 95% {_interval(v.ci95)}")
+        lines.append(f"    V-statistic  {number(v.delta_h1)} ± {number(v.se)}, 95% {_bounds(v.ci95)}")
     if (b := estimates.baselines) is not None:
         lines.append(
-            f"    covariance baseline {_number(b.covariance)} (its scale is arbitrary: compare the sign)"
+            f"    covariance baseline {number(b.covariance)} (its scale is arbitrary: compare the sign)"
         )
     return lines
 
@@ -239,8 +240,8 @@ def prompt_lines(units: list[UnitRow]) -> list[str]:
     for contribution, unit in known[:TOP_PROMPTS]:
         text = " ".join(unit.prompt.split())
         lines.append(
-            f"    {_number(contribution):>10}  {contribution / total:>6.1%}  {unit.id}  "
-            f"reward {_number(unit.reward_mean)}  {text[:60]!r}"
+            f"    {number(contribution):>10}  {contribution / total:>6.1%}  {unit.id}  "
+            f"reward {number(unit.reward_mean)}  {text[:60]!r}"
         )
     return lines
 
@@ -251,8 +252,8 @@ def realized_lines(rows: list[RealizedRow]) -> list[str]:
     for row in rows:
         name = f"{row.pairing.replace('_', '-')}, {row.estimator}"
         lines.append(
-            f"    {name:<22} ΔĤ {_number(row.delta_h)} ± {_number(row.se)}, "
-            f"predicted {_number(row.predicted)}, ESS {_number(row.ess)} of {row.N}, k̂ {_number(row.khat)}"
+            f"    {name:<22} ΔĤ {number(row.delta_h)} ± {number(row.se)}, "
+            f"predicted {number(row.predicted)}, ESS {number(row.ess)} of {row.N}, k̂ {number(row.khat)}"
         )
     return (["  measured change, after the preconditioned step on a copy", *lines]) if lines else []
 
@@ -266,12 +267,8 @@ def verdict_lines(verdict: Verdict) -> list[str]:
     ]
 
 
-def _number(value: float | None) -> str:
-    return "—" if value is None else f"{value:.3g}"
-
-
-def _interval(bounds: tuple[float | None, float | None] | None) -> str:
-    return "unknown" if bounds is None else f"[{_number(bounds[0])}, {_number(bounds[1])}]"
+def _bounds(bounds: tuple[float | None, float | None] | None) -> str:
+    return "unknown" if bounds is None else interval(*bounds)
 
 
 def _or_unknown(value: int | None) -> str:

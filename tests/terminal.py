@@ -8,6 +8,7 @@ import pty
 import re
 import struct
 import subprocess
+import sys
 import termios
 import threading
 import time
@@ -25,6 +26,15 @@ HIDDEN, SHOWN = b"\x1b[?25l", b"\x1b[?25h"
 MODES = {b"1000": "mouse clicks", b"1003": "mouse moves", b"1006": "mouse", b"2004": "bracketed paste"}
 """Private modes that a program must take back, each set by CSI ? n h and reset by CSI ? n l."""
 
+TAKE_TERMINAL = """
+import fcntl, os, resource, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+if limit := int(sys.argv[1]):
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+"""Makes the terminal the session's: Ctrl-C and hanging up then reach it as signals."""
+
 
 class Terminal:
     """Runs a program in a terminal of its own, as its session's leader.
@@ -33,10 +43,16 @@ class Terminal:
         command: the program.
         environment: its whole environment.
         size: columns, rows.
+        memory: the most address space for each of its processes, bytes.
     """
 
     def __init__(
-        self, command: Sequence[str], environment: Mapping[str, str], size: tuple[int, int] = (120, 40)
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        size: tuple[int, int] = (120, 40),
+        memory: int | None = None,
     ) -> None:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
@@ -44,14 +60,12 @@ class Terminal:
         self._slave: int | None = slave
         self.output = b""
         self.process = subprocess.Popen(
-            command,
+            [sys.executable, "-S", "-c", TAKE_TERMINAL, str(memory or 0), *command],
             stdin=slave,
             stdout=slave,
             stderr=slave,
             env=environment,
             start_new_session=True,
-            # The terminal controls the session: Ctrl-C and hanging up reach it as signals.
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

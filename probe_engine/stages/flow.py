@@ -39,29 +39,8 @@ def flow(
         ProbeError: no gradient arrives, so there is nothing to measure (exit code 1: the findings say why).
     """
     registry = policy.registry
-    panel = GradientFlow(
-        grad_context=str(look.grad_context(registry)),
-        logits_grad_fn=None,
-        s_grad_fn=None,
-        dl_ds_nonzero=False,
-        reaches_embeddings=False,
-        registry=len(registry),
-        x_non_none=0,
-        x_non_zero=0,
-        y_non_none=0,
-        y_non_zero=0,
-        matched=0,
-        missing=0,
-        stray=0,
-        fallbacks=0,
-        sum_x_norm=None,
-        sum_y_norm=None,
-        sum_py_norm=None,
-        stale_ratio=None,
-        mapping_correlation=None,
-    )
-
     context = look.grad_context(registry)
+    panel = GradientFlow(grad_context=str(context), registry=len(registry))
     yield from _say(checks.context(context))
     if not context.healthy:
         yield Part(gradient_flow=panel)

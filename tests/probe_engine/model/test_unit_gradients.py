@@ -11,6 +11,7 @@ import torch
 from probe_engine.model import teacher_forcing
 from probe_engine.model.preconditioner import preconditioner
 from probe_engine.model.unit_gradients import objectives, unit_gradients
+from probe_engine.report import GradientFlow
 from probe_engine.stages.measure import Measured, measure
 from probe_engine.types import Batch, Policy
 
@@ -28,20 +29,19 @@ def measured(
     units = objectives(batch)
     computed = unit_gradients(method, policy.model, policy.registry, micro_batch=micro_batch, temperature=1.0)
     stage = measure(
-        policy, units, computed, preconditioner(policy.registry, policy.optimizer), _panel(), 1.0, budget
+        policy,
+        units,
+        computed,
+        preconditioner(policy.registry, policy.optimizer),
+        GradientFlow(grad_context="grad on", registry=len(policy.registry)),
+        1.0,
+        budget,
     )
     while True:
         try:
             next(stage)
         except StopIteration as stop:
             return stop.value
-
-
-def _panel():
-    from probe_engine.report import GradientFlow
-
-    fields = dict.fromkeys(GradientFlow.__struct_fields__, 0)
-    return GradientFlow(**fields)
 
 
 def scalars(result: Measured) -> dict[str, torch.Tensor]:
