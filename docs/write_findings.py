@@ -59,6 +59,8 @@ def _section(entry: Entry) -> str:
     ]
     if entry.commands:
         parts.append("\n".join(["```", *entry.commands, "```"]))
+    if entry.causes:
+        parts.append(f"Follows from {', '.join(entry.causes)} where one of them fired.")
     if entry.reference:
         parts.append(f"See <{entry.reference}>")
     return "\n\n".join(parts) + "\n"
