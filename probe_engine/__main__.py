@@ -5,7 +5,9 @@ With `--serve` it stays after the run and runs further specs (`control.Rerun`) w
 
 from __future__ import annotations
 
+import argparse
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -19,22 +21,27 @@ from probe_engine.stages.cached_load import CachedLoad
 
 def main(arguments: list[str]) -> int:
     """Runs one spec, or with `--serve` several; the exit code is the last run's."""
-    serve = "--serve" in arguments
-    folders = [a for a in arguments if a != "--serve"]
-    if len(folders) != 1:
-        sys.stderr.write("usage: python -m probe_engine [--serve] RUN\n")
-        return 2
+    parser = argparse.ArgumentParser(prog="python -m probe_engine")
+    parser.add_argument("run", metavar="RUN", type=Path)
+    parser.add_argument("--serve", action="store_true", help="wait for further runs")
+    parser.add_argument("--parent", metavar="PID", type=int, help="whose end ends a run that waits")
+    given = parser.parse_args(arguments)
     loader = CachedLoad()
-    run: Path | None = Path(folders[0])
+    run: Path | None = given.run
     code = 0
     try:
         while run is not None:
             resolved = read_spec(run)
             spec = msgspec.structs.replace(resolved.spec, out=str(run))
-            gate = Gate(ControlFile(run))
+            gate = Gate(ControlFile(run), parent=given.parent)
             report = execute(msgspec.structs.replace(resolved, spec=spec), loader=loader, gate=gate)
             code = report.run.exit_code
-            following = gate.wait_for_rerun() if serve else None
+            if unwritten := next((f for f in report.findings if f.code == "RUN003"), None):
+                # Its folder is the one way to tell of it: what is left is to leave with a word.
+                with suppress(OSError):
+                    sys.stderr.write(f"{unwritten.message}\n")
+                return code
+            following = gate.wait_for_rerun() if given.serve else None
             run = Path(following.run) if following else None
     except ProbeError as error:
         sys.stderr.write(f"{error.message}\n{error.remedy}\n")

@@ -91,12 +91,18 @@ class Gate:
     Args:
         control: where commands come from.
         sleep: for tests.
+        parent: the process without which nobody is left to command; default: whose child this one is now.
     """
 
-    def __init__(self, control: ControlFile, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        control: ControlFile,
+        sleep: Callable[[float], None] = time.sleep,
+        parent: int | None = None,
+    ) -> None:
         self._control = control
         self._sleep = sleep
-        self._parent = os.getppid()
+        self._parent = os.getppid() if parent is None else parent
         self._stepping = False
         self._steps = 0
         self._pausing = False
@@ -130,28 +136,28 @@ class Gate:
 
     def wait_for_rerun(self) -> Rerun | None:
         """After a run: the next spec, or None when it is time to leave."""
-        while self._rerun is None:
-            try:
-                self._idle()
-            except StopRequested:
-                return None
+        try:
+            self._idle_until(lambda: self._rerun is not None)
+        except StopRequested:
+            return None
         return self._rerun
 
     def _wait(self) -> None:
         self._pausing = True
         steps = self._steps
-        while self._pausing and self._steps == steps:
-            self._idle()
+        self._idle_until(lambda: not self._pausing or self._steps != steps)
         self._pausing = False
         if self._steps:
             self._steps -= 1
 
-    def _idle(self) -> None:
-        if os.getppid() != self._parent:
-            # Nobody is left to send `continue`: waiting on would leave an orphan.
-            raise StopRequested
-        self._sleep(POLL_SECONDS)
-        self._read()
+    def _idle_until(self, released: Callable[[], bool]) -> None:
+        while not released():
+            orphan = os.getppid() != self._parent
+            self._sleep(POLL_SECONDS)
+            self._read()
+            if orphan and not released():
+                # What the parent said last is read, and nobody is left to say more.
+                raise StopRequested
 
     def _read(self) -> None:
         for command in self._control.poll():

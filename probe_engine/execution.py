@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from probe_engine.stages.adopt import LiveObjects, adopt
 from probe_engine.stages.load import load
 
 HEARTBEAT_SECONDS = 2.0
+FIRED = ("warn", "fail", "crash")
 
 Sink = Callable[[AnyEvent], None]
 """A reader of the stream; called with each event, stamped."""
@@ -116,13 +117,26 @@ class _Driver:
     def __init__(self, sinks: Sequence[Sink]) -> None:
         self.report = empty()
         self._sinks = list(sinks)
+        self._roots: dict[str, str] = {}
         self._seq = 0
         self._begin = self._last = time.monotonic()
         self._lock = threading.RLock()
+        self._beat_failed: ProbeError | None = None
 
     def __call__(self, event: AnyEvent) -> None:
         with self._lock:
             self._hand_on(event)
+            failed, self._beat_failed = self._beat_failed, None
+        if failed is not None:
+            raise failed
+
+    def beat(self) -> None:
+        """A sign of life, from another thread: a full disk that it meets stops the run at its next event."""
+        with self._lock:
+            try:
+                self._hand_on(Heartbeat())
+            except ProbeError as error:
+                self._beat_failed = error
 
     def _hand_on(self, event: AnyEvent) -> None:
         self._seq += 1
@@ -130,9 +144,8 @@ class _Driver:
         if isinstance(event, FindingEvent):
             # A check's cost is the time since the event before it.
             took = 1000 * (now - self._last)
-            event = msgspec.structs.replace(
-                event, finding=msgspec.structs.replace(event.finding, duration_ms=took)
-            )
+            found = msgspec.structs.replace(event.finding, duration_ms=took, cause=self._cause(event.finding))
+            event = msgspec.structs.replace(event, finding=found)
         self._last = now
         stamped = msgspec.structs.replace(event, seq=self._seq, time=now - self._begin)
         self.report = fold(self.report, stamped)
@@ -143,6 +156,15 @@ class _Driver:
                 # A full disk stops the run, not the readers that can still hear of it.
                 self._sinks.remove(sink)
                 raise
+
+    def _cause(self, found: Finding) -> str:
+        """The root of what fired before and explains this finding; empty where there is none."""
+        if found.status not in FIRED:
+            return ""
+        known = (self._roots[code] for code in ENTRIES[found.code].causes if code in self._roots)
+        cause = next(known, "")
+        self._roots.setdefault(found.code, cause or found.code)
+        return cause
 
 
 @contextmanager
@@ -155,8 +177,7 @@ def _heartbeats(driver: _Driver, gate: Gate | None) -> Iterator[None]:
 
     def beat() -> None:
         while not ended.wait(HEARTBEAT_SECONDS):
-            with suppress(ProbeError):  # the run itself meets a full disk at its next event
-                driver(Heartbeat())
+            driver.beat()
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()

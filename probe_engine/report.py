@@ -39,6 +39,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     evidence: dict[str, Any] = {}
     remedy: Remedy = Remedy()
     reference: str = ""
+    cause: str = ""
+    """The code of the root cause that this finding follows from; empty where it stands for itself."""
     duration_ms: Number = None
 
 

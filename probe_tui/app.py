@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -13,7 +15,7 @@ from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import BindingType
 from textual.containers import Container
 from textual.screen import Screen
-from textual.widgets import Footer, Input, TabbedContent, TabPane
+from textual.widgets import Input, TabbedContent, TabPane
 
 from probe_engine.errors import INTERRUPTED, ProbeError
 from probe_engine.spec import Resolved
@@ -32,6 +34,7 @@ from probe_tui.widgets.checks import ChecksPanel
 from probe_tui.widgets.entropy import EntropyPanel
 from probe_tui.widgets.header import Header
 from probe_tui.widgets.influence import InfluencePanel
+from probe_tui.widgets.key_line import KeyLine
 from probe_tui.widgets.log import LogPanel
 from probe_tui.widgets.panel import Panel
 from probe_tui.widgets.realized import RealizedPanel
@@ -79,7 +82,7 @@ class ProbeApp(App[int]):
         return palette_of(self.theme)
 
     def compose(self) -> ComposeResult:
-        """Header, sidebar, tabs, footer."""
+        """Header, sidebar, tabs, keys."""
         yield Header()
         with Container(id="body"):
             yield Sidebar()
@@ -95,10 +98,14 @@ class ProbeApp(App[int]):
                     with TabPane(name.capitalize(), id=name):
                         yield panel
         yield Input(placeholder="filter; escape clears", id="filter", classes="hidden", disabled=True)
-        yield Footer(show_command_palette=False, compact=True)
+        yield KeyLine()
 
     async def on_mount(self) -> None:
         """Starts the engine, if this session has one, and looks for its events."""
+        # A plain `kill` is a way to leave; interactive.py minds the terminal that closes.
+        asyncio.get_running_loop().add_signal_handler(
+            signal.SIGTERM, lambda: self.run_worker(self._leave("stop"))
+        )
         self.query_one(LogPanel).follow(self.session.run / "engine.log")
         self.set_interval(REFRESH_SECONDS, self.look)
         self.call_after_refresh(self._start)
@@ -155,7 +162,8 @@ class ProbeApp(App[int]):
         self.call_after_refresh(self.show)
 
     def _show_clock(self) -> None:
-        still = self.session.ended or self.state.ended is not None or self.state.paused is not None
+        session, state = self.session, self.state
+        still = session.ended or not session.live or state.ended is not None or state.paused is not None
         now = self.state.time + (0.0 if still else self._clock() - self._folded_at)
         self.query_one(Header).show(self.state, self.session.badge, now)
         self.query_one(Sidebar).show(self.state, now, self.palette)

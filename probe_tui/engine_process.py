@@ -171,7 +171,7 @@ class EngineProcess:
         with log:
             try:
                 return subprocess.Popen(
-                    [*self._worker, str(self.run)],
+                    [*self._worker, f"--parent={os.getpid()}", str(self.run)],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +46,18 @@ def watch(attach: str | None, replay: str | None) -> int:
 def _show(session: Session) -> int:
     from probe_tui.app import ProbeApp
 
-    return ProbeApp(session).run() or 0
+    # In a thread: the main one may be blocked in a write to a terminal that is gone.
+    signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=_hung_up, args=(session,)).start())
+    try:
+        return ProbeApp(session).run() or 0
+    finally:
+        session.close()  # however the screen ended
+
+
+def _hung_up(session: Session) -> None:
+    """The terminal was closed: there is nothing to restore, and nobody to ask."""
+    session.close()
+    os._exit(128 + signal.SIGHUP)
 
 
 def _run_folder(path: str) -> Path:

@@ -13,8 +13,8 @@ from probe_engine.report import json_schema as report_schema
 WIDTH = 88
 
 
-def explain(code: str) -> str:
-    """What a finding means and how to mend it.
+def explain(code: str, width: int = WIDTH) -> str:
+    """What a finding means and how to mend it; commands are never broken.
 
     Raises:
         UsageError: no such code.
@@ -24,11 +24,13 @@ def explain(code: str) -> str:
         raise UsageError(f"no finding has the code {code!r}", "probe-tui --list-checks lists them")
     parts = [
         f"{entry.code}  {entry.title}: {entry.fault}",
-        textwrap.fill(entry.meaning, WIDTH),
-        textwrap.fill(f"Remedy: {entry.remedy}", WIDTH),
+        textwrap.fill(entry.meaning, width),
+        textwrap.fill(f"Remedy: {entry.remedy}", width),
     ]
     if entry.commands:
         parts.append("\n".join(f"  {line}" for line in entry.commands))
+    if entry.causes:
+        parts.append(f"Follows from {', '.join(entry.causes)} where one of them fired.")
     if entry.reference:
         parts.append(f"See {entry.reference}")
     return "\n\n".join(parts)

@@ -157,8 +157,10 @@ class Plain:
 
 
 def finding_lines(found: Finding) -> list[str]:
-    """Glyph, word, code, message; the remedy under what is not fine."""
+    """Glyph, word, code, message; the remedy under what is not fine, or the cause that has it."""
     lines = [f"  {MARKS[found.status]} {found.status:<5} {found.code} {found.title}: {found.message}"]
+    if found.cause:
+        return [*lines, f"          follows from {found.cause}"]
     if found.remedy.text:
         lines.append(f"          remedy: {found.remedy.text}")
     lines += [f"            $ {command}" for command in found.remedy.commands]

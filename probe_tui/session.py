@@ -17,6 +17,8 @@ class Session:
     """Events come from a feed; commands are refused where there is nobody to take them."""
 
     owns_engine = False
+    live = True
+    """The run's time passes between its events, too."""
     why_not = "nothing here takes commands"
 
     def __init__(self, run: Path) -> None:
@@ -65,8 +67,12 @@ class Session:
         """Waits at the first finding of this status."""
         raise ProbeError(self.why_not)
 
+    def close(self) -> None:
+        """Ends the engine, where this session has one and did not leave it running; waits for it."""
+
     async def stop(self) -> None:
-        """Ends the engine, where this session has one."""
+        """The same, without holding the screen."""
+        await asyncio.to_thread(self.close)
 
     def leave_running(self) -> None:
         """Lets the engine go on without a screen."""
@@ -123,10 +129,10 @@ class LiveSession(Session):
         """never, fail or warn."""
         self._send(Break(on=status))  # type: ignore[arg-type]
 
-    async def stop(self) -> None:
-        """Ends the engine; waits until it is gone, without holding the screen."""
+    def close(self) -> None:
+        """Ends the engine, unless it was left running."""
         if self._engine is not None:
-            await asyncio.to_thread(self._engine.stop)
+            self._engine.stop()
 
     def leave_running(self) -> None:
         """The engine goes on to its end."""
@@ -169,6 +175,7 @@ class ReplaySession(Session):
         ProbeError: there is none.
     """
 
+    live = False
     why_not = "a recording can't be run again: probe-tui CHECKPOINT runs"
 
     def __init__(self, run: Path) -> None:

@@ -19,8 +19,10 @@ class Entry:
     remedy: str
     commands: tuple[str, ...] = ()
     reference: str = ""
+    causes: tuple[str, ...] = ()
+    """Codes that explain this one where they fired before it, the deepest first."""
 
     @property
     def family(self) -> str:
-        """The letters of the code: CKPT, OPT, GRAD, ROLL, STAT, RUN."""
+        """The letters of the code: CKPT, PEFT, OPT, GRAD, ROLL, STAT, RUN."""
         return self.code.rstrip("0123456789")

@@ -13,6 +13,7 @@ ENTRIES = (
         "P = 1, which is a plain gradient step: δH₁ then has another direction and another scale.",
         "Save with save_only_model=False, or point at a checkpoint that holds optimizer.pt.",
         ("ls CHECKPOINT/optimizer.pt",),
+        causes=("PEFT002", "PEFT001"),
     ),
     Entry(
         "OPT002",
@@ -41,6 +42,7 @@ ENTRIES = (
         "its share of every dot product vanishes. A parameter has no state when it never received a "
         "gradient, or when the optimizer was built before it existed.",
         "Build the optimizer after wrapping the model, and check that these parameters train.",
+        causes=("PEFT004", "OPT009"),
     ),
     Entry(
         "OPT005",
@@ -66,6 +68,17 @@ ENTRIES = (
         "schedule has lr 0. Then the next step is no step and δH₁ = 0, truly.",
         "Say which learning rate to assume, or probe the previous checkpoint.",
         ("probe-tui CHECKPOINT --lr 1e-6",),
+    ),
+    Entry(
+        "OPT009",
+        "parameter objects",
+        "the optimizer holds other parameter objects than the model",
+        "An optimizer steps the very objects that it was given. Where the model was wrapped, cast, merged or "
+        "reloaded after the optimizer was built, those are objects that no forward uses: it keeps stepping "
+        "them, and the model does not move. By hand: compare id(p) over optimizer.param_groups with id(p) over "
+        "model.parameters().",
+        "Build the optimizer after the last wrapping of the model.",
+        ("optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])",),
     ),
     Entry(
         "OPT010",

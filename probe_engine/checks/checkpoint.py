@@ -28,6 +28,29 @@ def recognised(format_name: str, step: Step) -> Finding:
     return finding("CKPT001", "ok", f"{format_name}{at}")
 
 
+def number_format(named: Iterable[tuple[str, Tensor]]) -> Finding:
+    """CKPT009: which weights have no gradient because of their format?"""
+    narrow: dict[torch.dtype, list[str]] = {}
+    count = 0
+    for name, weight in named:
+        count += 1
+        if not weight.is_floating_point() or weight.dtype.itemsize < 2:
+            narrow.setdefault(weight.dtype, []).append(name)
+    if not narrow:
+        return finding("CKPT009", "ok", f"{count} tensors, all floating-point")
+    names = [name for held in narrow.values() for name in held]
+    formats = ", ".join(str(dtype).removeprefix("torch.") for dtype in narrow)
+    return finding(
+        "CKPT009",
+        "info",
+        f"{len(names)} of {count} tensors are quantised ({formats}; {shown(names)}): they have no gradient, "
+        "and what is said is about the other parameters",
+        value=len(names),
+        threshold=0,
+        evidence={"formats": formats, "parameters": listed(names)},
+    )
+
+
 def keys_with_a_place(unexpected: Sequence[str], tensors: int) -> Finding:
     """CKPT005: did every key of the files find its parameter?"""
     if not unexpected:

@@ -18,7 +18,7 @@ MODELLED_LOSSES = ("dr_grpo", "grpo", "dapo", "bnpo")
 
 
 def optimizer_findings(reading: AdamReading, registry: ParameterRegistry) -> list[Finding]:
-    """OPT001 to OPT007 of a reading; what waits for a refused state is skipped.
+    """OPT001 to OPT007, and OPT009 of a live reading; what waits for a refused state is skipped.
 
     Args:
         reading: of a file or a live optimizer.
@@ -31,19 +31,41 @@ def optimizer_findings(reading: AdamReading, registry: ParameterRegistry) -> lis
         waiting = [
             finding(code, "skip", f"waits for {refusal.code}")
             for code in ("OPT001", "OPT002", "OPT003", "OPT004", "OPT005", "OPT006")
-            if code > refusal.code
+            if code > refusal.code or refusal.code == "OPT009"
         ]
         return [refused, *waiting, learning_rate(state)]
     noticed = [*reading.invalid, *reading.stepless]
+    same_objects = [parameter_objects(state, reading.strays)] if state.mapped_by == "object" else []
     return [
+        *same_objects,
         finding("OPT001", "ok", f"Adam states of {len(state.moments) + len(noticed)} parameters"),
         finding("OPT002", "ok", state.class_name or "Adam's family"),
         finding("OPT003", "ok", f"every state has its parameter's shape, mapped by {state.mapped_by}"),
-        parameters_with_state(registry, state, explained=noticed, strays=reading.strays),
+        parameters_with_state(registry, state, explained=noticed),
         valid_moments(reading.invalid),
         steps(state, reading.stepless),
         learning_rate(state),
     ]
+
+
+def parameter_objects(state: OptimizerState, strays: Sequence[str]) -> Finding:
+    """OPT009: does a live optimizer step the model's own parameters?
+
+    Args:
+        state: the optimizer's.
+        strays: shapes of trainable parameters that it holds and the registry does not.
+    """
+    if not strays:
+        return finding("OPT009", "ok", "every trainable parameter of the optimizer is the model's")
+    return finding(
+        "OPT009",
+        "warn",
+        f"expected the model's own parameters in {state.class_name or 'the optimizer'}, found {len(strays)} "
+        f"objects that are not (shapes {shown(strays)}): it steps them, and the model does not move there",
+        value=len(strays),
+        threshold=0,
+        evidence={"shapes": listed(strays)},
+    )
 
 
 def parameters_with_state(
@@ -51,7 +73,6 @@ def parameters_with_state(
     state: OptimizerState,
     *,
     explained: Collection[str] = (),
-    strays: Sequence[str] = (),
 ) -> Finding:
     """OPT004: how many parameters fall back to P = 1?
 
@@ -59,22 +80,20 @@ def parameters_with_state(
         registry: the trainable parameters.
         state: the optimizer's.
         explained: parameters whose fallback another finding has reported; they don't make this one fire.
-        strays: shapes of parameters that a live optimizer holds and the registry does not.
     """
     missing = [name for name in registry.names if name not in state.moments]
     new = [name for name in missing if name not in explained]
     line = f"{len(missing)} of {len(registry)} parameters fall back to P = 1"
     if not new:
         return finding("OPT004", "info" if missing else "ok", line, value=len(missing), threshold=0)
-    beside = f"; the optimizer holds {len(strays)} parameters that the model does not" if strays else ""
     return finding(
         "OPT004",
         "warn",
-        f"expected a state for every trainable parameter, found none for {len(new)} ({shown(new)}){beside}: "
+        f"expected a state for every trainable parameter, found none for {len(new)} ({shown(new)}): "
         f"{line}, and 1 is no scale beside 1/√v̂",
         value=len(missing),
         threshold=0,
-        evidence={"parameters": listed(new), "strays": listed(strays)},
+        evidence={"parameters": listed(new)},
     )
 
 
@@ -241,7 +260,7 @@ def _dropout(model: nn.Module, *, disabled: bool) -> float:
 def _refused(refusal: ProbeError) -> Finding:
     return finding(
         refusal.code,
-        "warn" if refusal.code == "OPT001" else "fail",
+        "warn" if refusal.code in ("OPT001", "OPT009") else "fail",
         refusal.message,
         evidence=refusal.evidence,
         remedy=refusal.remedy or None,

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from probe_engine.checks.checkpoint import finite_weights
+from probe_engine.checks.adapter import adapter_findings
+from probe_engine.checks.checkpoint import finite_weights, number_format
 from probe_engine.checks.optimizer import modelled_step, optimizer_findings, optimizer_info
 from probe_engine.errors import ProbeError
 from probe_engine.events import FindingEvent, Part
@@ -37,7 +38,8 @@ def adopt(spec: RunSpec, live: LiveObjects) -> Stage[Policy]:
     registry = ParameterRegistry.of(model).trainable
     reading = _reading(spec, live, registry)
     yield FindingEvent(finding=finite_weights(model.named_parameters()))
-    for found in optimizer_findings(reading, registry):
+    yield FindingEvent(finding=number_format(model.named_parameters()))
+    for found in (*adapter_findings(model, registry), *optimizer_findings(reading, registry)):
         yield FindingEvent(finding=found)
     yield FindingEvent(finding=modelled_step(model, {}, reading.learning_rates, spec.policy_temperature))
     yield Part(

@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from probe_engine.checks.adapter import adapter_findings
 from probe_engine.checks.checkpoint import (
     finite_weights,
     keys_with_a_place,
+    number_format,
     read_without_unpickling,
     recognised,
     tokenizer_fits,
@@ -66,12 +68,13 @@ def load(spec: RunSpec) -> Stage[Policy]:
     model = read.model.to(device)
     yield FindingEvent(finding=keys_with_a_place(read.unexpected, read.tensors))
     yield FindingEvent(finding=finite_weights(model.named_parameters()))
+    yield FindingEvent(finding=number_format(model.named_parameters()))
     tokenizer = read_tokenizer(read.tokenizer_folders)
     yield FindingEvent(finding=tokenizer_fits(tokenizer, embedding_rows(model)))
 
     registry = ParameterRegistry.of(model).trainable
     optimizer = _read_optimizer(spec, layout, read, arguments.values)
-    for found in optimizer_findings(optimizer, registry):
+    for found in (*adapter_findings(model, registry), *optimizer_findings(optimizer, registry)):
         yield FindingEvent(finding=found)
     yield FindingEvent(
         finding=modelled_step(model, arguments.values, optimizer.learning_rates, spec.policy_temperature)

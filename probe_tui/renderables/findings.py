@@ -25,6 +25,8 @@ FAMILIES = {
     "RUN": "Run",
 }
 """In the order of the pipeline."""
+ATTENTION = ("warn", "fail", "crash")
+"""The statuses that ask for attention, the worst last."""
 TITLE = 22
 """Columns of the title, where there is room for columns."""
 ROOMY = 70
@@ -58,13 +60,35 @@ def grouped(findings: Iterable[Finding]) -> list[tuple[str, list[Finding]]]:
     return [(name, members) for name, members in families.items() if members]
 
 
-def finding_row(f: Finding, *, width: int, palette: Palette) -> Text:
-    """Glyph, word, code, title, message."""
+def causes_first(findings: Iterable[Finding]) -> list[tuple[Finding, bool]]:
+    """What needs attention, worst first, each cause with its consequences right after it.
+
+    Returns:
+        findings, and whether each stands under its cause.
+    """
+    urgent = sorted((f for f in findings if f.status in ATTENTION), key=lambda f: -ATTENTION.index(f.status))
+    shown = {f.code for f in urgent if not f.cause}
+    under: dict[str, list[Finding]] = {}
+    for f in urgent:
+        if f.cause in shown:
+            under.setdefault(f.cause, []).append(f)
+    rows: list[tuple[Finding, bool]] = []
+    for f in urgent:
+        if f.cause not in shown:
+            rows.append((f, False))
+            # A code that fired twice has its consequences once, after the worse of the two.
+            rows += [(consequence, True) for consequence in under.pop(f.code, ())]
+    return rows
+
+
+def finding_row(f: Finding, *, width: int, palette: Palette, under_cause: bool = False) -> Text:
+    """Glyph, word, code, title, message; indented where it stands under its cause."""
     title = fill(f.title, TITLE) if width >= ROOMY else one_line(f.title)
     quiet = palette.muted if f.status in ("ok", "skip") else ""
     return row(
         width,
         [
+            ("  ↳ " if under_cause else "", palette.muted),
             (f"{MARKS[f.status]} {f.status:<5} ", palette.status(f.status)),
             (f"{f.code:<7} ", palette.muted),
             (f"{title} ", ""),
@@ -89,6 +113,8 @@ def finding_detail(f: Finding, *, width: int, palette: Palette) -> list[Text]:
         rows.extend(paragraph(width, text, style, first=label, indent=" " * min(len(label), width // 4)))
 
     say("", f.message)
+    if f.cause:
+        say("follows from ", f.cause, palette.accent)
     if f.value is not None:
         limit = "" if f.threshold is None else f" · threshold {_plain(f.threshold)}"
         say("seen: ", _plain(f.value) + limit)

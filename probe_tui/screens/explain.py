@@ -21,7 +21,7 @@ class ExplainScreen(ModalScreen[None]):
     ExplainScreen { align: center middle; }
     ExplainScreen VerticalScroll {
         width: 92; max-width: 100%; height: auto; max-height: 100%; border: round $primary; padding: 0 1;
-        background: $surface;
+        background: $surface; scrollbar-size-vertical: 1; scrollbar-gutter: stable;
     }
     """
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,e,q", "dismiss", "close")]
@@ -35,4 +35,12 @@ class ExplainScreen(ModalScreen[None]):
         with VerticalScroll() as box:
             box.border_title = f"probe-tui --explain {self._code}"
             box.border_subtitle = "escape closes"
-            yield Static(Text(explain(self._code)), markup=False)
+            yield Static(markup=False)
+
+    def on_resize(self) -> None:
+        """Wraps anew, once the page has its width."""
+        self.call_after_refresh(self._draw)
+
+    def _draw(self) -> None:
+        width = self.query_one(VerticalScroll).scrollable_content_region.width
+        self.query_one(Static).update(Text(explain(self._code, width)))

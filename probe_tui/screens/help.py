@@ -14,6 +14,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from probe_tui.keys import KEYS, Key
+from probe_tui.renderables.cells import paragraph
 
 SIGNS = "left of zero, negative: entropy falls · right of zero, positive: entropy rises"
 
@@ -25,7 +26,7 @@ class HelpScreen(ModalScreen[None]):
     HelpScreen { align: center middle; }
     HelpScreen VerticalScroll {
         width: 76; max-width: 100%; height: auto; max-height: 100%; border: round $primary; padding: 0 1;
-        background: $surface;
+        background: $surface; scrollbar-size-vertical: 1; scrollbar-gutter: stable;
     }
     """
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,question_mark,q", "dismiss", "close")]
@@ -38,21 +39,35 @@ class HelpScreen(ModalScreen[None]):
         """One scrolling text."""
         with VerticalScroll() as box:
             box.border_title = "Keys"
-            yield Static(Text("\n").join(help_lines(KEYS, self._extra)), markup=False)
+            box.border_subtitle = "escape closes"
+            yield Static(markup=False)
+
+    def on_resize(self) -> None:
+        """Wraps anew, once the page has its width."""
+        self.call_after_refresh(self._draw)
+
+    def _draw(self) -> None:
+        width = self.query_one(VerticalScroll).scrollable_content_region.width
+        self.query_one(Static).update(Text("\n").join(help_lines(KEYS, self._extra, width)))
 
 
-def help_lines(keys: Sequence[Key], extra: Sequence[tuple[str, Sequence[BindingType]]]) -> list[Text]:
+def help_lines(
+    keys: Sequence[Key], extra: Sequence[tuple[str, Sequence[BindingType]]], width: int
+) -> list[Text]:
     """The table as text: app-wide keys by group, then the keys of single widgets."""
-    lines: list[Text] = []
-    for group, members in groupby(sorted(keys, key=lambda k: ORDER.index(k.group)), key=lambda k: k.group):
-        lines.append(Text(group, style="bold"))
-        lines += [Text(f"  {shown(k.display or k.key):<10} {k.help}") for k in members]
+    tables = [
+        (group, [(k.display or k.key, k.help) for k in members])
+        for group, members in groupby(sorted(keys, key=lambda k: ORDER.index(k.group)), key=lambda k: k.group)
+    ]
     for title, bindings in extra:
         typed = [b for b in bindings if isinstance(b, Binding) and b.description]
-        if typed:
-            lines.append(Text(title, style="bold"))
-            lines += [Text(f"  {shown(b.key_display or b.key):<10} {b.description}") for b in typed]
-    return [*lines, Text(), Text(SIGNS, style="dim")]
+        tables.append((title, [(b.key_display or b.key, b.description) for b in typed]))
+    lines: list[Text] = []
+    for title, entries in tables:
+        lines += paragraph(width, title, "bold") if entries else []
+        for key, words in entries:
+            lines += paragraph(width, words, first=f"  {shown(key):<10} ", indent=" " * 13)
+    return [*lines, Text(), *paragraph(width, SIGNS, "dim")]
 
 
 ORDER = ("Run", "Tabs", "Look", "Take", "Replay")

@@ -19,8 +19,10 @@ class LeaveScreen(ModalScreen[Choice]):
     DEFAULT_CSS = """
     LeaveScreen { align: center middle; }
     LeaveScreen Vertical {
-        width: 60; max-width: 100%; height: auto; border: round $warning; padding: 0 1; background: $surface;
+        width: auto; max-width: 100%; height: auto; border: round $warning; padding: 0 1;
+        background: $surface;
     }
+    LeaveScreen Static { width: auto; max-width: 100%; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "dismiss('stop')", "stop the engine and leave"),

@@ -24,8 +24,9 @@ class OptionsScreen(ModalScreen[Resolved | None]):
     OptionsScreen { align: center middle; }
     OptionsScreen VerticalScroll {
         width: 90; max-width: 100%; height: 90%; border: round $primary; padding: 0 1; background: $surface;
+        scrollbar-size-vertical: 1; scrollbar-gutter: stable;
     }
-    OptionsScreen Label { color: $text-muted; }
+    OptionsScreen Label { color: $text-muted; width: 100%; }
     OptionsScreen Input, OptionsScreen Input:focus {
         border: none; height: 1; padding: 0 1; background: $panel; margin-bottom: 1;
     }

@@ -16,13 +16,13 @@ from probe_tui.clipboard import headless_command
 from probe_tui.estimates import dashed, headline, measurements, numbers, predictions, short_unit
 from probe_tui.plain import MARKS, flow_lines
 from probe_tui.renderables.cells import cut
+from probe_tui.renderables.findings import ATTENTION, causes_first
 from probe_tui.renderables.numbers import number, share
 from probe_tui.renderables.verdict import SAID
-from probe_tui.state import SEVERITY, ScreenState
+from probe_tui.state import ScreenState
 from probe_tui.web import drawing
 
 FOLDER = Path(__file__).parent
-ATTENTION = ("warn", "fail", "crash")
 PROMPT = 70
 """Characters of a prompt that are shown before one opens it."""
 
@@ -49,7 +49,7 @@ def page(state: ScreenState) -> str:
         stopped=state.ended if isinstance(state.ended, Failed) else None,
         headline=headline(report),
         verdict_said=SAID[report.verdict.status] if report.verdict is not None else None,
-        urgent=sorted(report.worst(ATTENTION), key=lambda f: -SEVERITY.index(f.status)),
+        urgent=[f for f, _ in causes_first(report.findings)],
         others=[f for f in report.findings if f.status not in ATTENTION],
         marks=MARKS,
         unit=short_unit(report),

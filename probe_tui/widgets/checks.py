@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
@@ -9,12 +11,14 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from probe_engine.report import Finding
-from probe_tui.renderables.cells import row
-from probe_tui.renderables.findings import attention, finding_detail, finding_row, grouped
-from probe_tui.state import SEVERITY, ScreenState
+from probe_tui.renderables.cells import paragraph, row
+from probe_tui.renderables.findings import attention, causes_first, finding_detail, finding_row, grouped
+from probe_tui.renderables.palette import Palette
+from probe_tui.state import ScreenState
 from probe_tui.widgets.panel import Panel
 
-ATTENTION = ("crash", "fail", "warn")
+Shown = tuple[tuple[Finding, ...], int, str, str, Palette]
+"""What the list was made of: findings, width, filter, why it is empty, styles."""
 
 
 class ChecksPanel(Panel):
@@ -25,13 +29,22 @@ class ChecksPanel(Panel):
     ChecksPanel OptionList, ChecksPanel OptionList:focus {
         height: 1fr; border: none; padding: 0 1; background: $surface;
     }
+    ChecksPanel OptionList > .option-list--option-disabled { color: $foreground; }
+    ChecksPanel OptionList:focus { background-tint: $foreground 0%; }
+    ChecksPanel OptionList:focus > .option-list--option-highlighted {
+        color: $foreground;
+        background: $block-cursor-blurred-background;
+        text-style: none;
+    }
     ChecksPanel VerticalScroll { height: 35%; min-height: 5; border-top: solid $primary; padding: 0 1; }
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._findings: list[Finding] = []
-        self._shown: tuple[int, int, str] = (-1, 0, "")
+        self._findings: Sequence[Finding] = ()
+        self._shown: Shown | None = None
+        self._placed: str | None = None
+        """Where the cursor was put, not moved to: it stays on top while findings come in."""
         self._filter = ""
         self._by_option: dict[str, Finding] = {}
         self._reason = ""
@@ -85,48 +98,44 @@ class ChecksPanel(Panel):
 
     def on_resize(self) -> None:
         """Rows are cut to the width."""
-        self._shown = (-1, 0, "")
         self._fill()
 
     def _fill(self) -> None:
         options = self.query_one(OptionList)
-        width = max(20, options.content_size.width - 2)
-        key = (len(self._findings), width, self._filter)
+        width = max(20, options.size.width - 2 - options.styles.scrollbar_size_vertical)
+        key = (tuple(self._findings), width, self._filter, self._reason, self.palette)
         if key == self._shown:
             return
         self._shown = key
-        chosen = options.highlighted
-        kept = None if chosen is None else options.get_option_at_index(chosen).id
-        matching = [f for f in self._findings if self._matches(f)]
-        rows = self._rows(matching, width)
-        options.clear_options()
-        options.add_options(rows)
+        at, scrolled = options.highlighted, options.scroll_offset
+        kept = None if at is None else options.get_option_at_index(at).id
+        rows = self._rows([f for f in self._findings if self._matches(f)], width)
+        options.set_options(rows)
         ids = [o.id for o in rows]
-        if kept is not None and kept in ids:
+        if kept is not None and kept != self._placed and kept in ids:
             options.highlighted = ids.index(kept)
+            options.scroll_to(y=scrolled.y, animate=False, force=True)
         else:
             options.highlighted = next((i for i, o in enumerate(rows) if not o.disabled), None)
-        if not rows:
-            self.query_one("#detail", Static).update(Text(self._reason))
-        else:
-            self._detail()
+            self._placed = None if options.highlighted is None else ids[options.highlighted]
+        self._detail()
 
-    def _rows(self, matching: list[Finding], width: int) -> list[Option]:
-        """The cause is the first thing that one sees: what needs attention stands on top, worst first."""
+    def _rows(self, matching: Sequence[Finding], width: int) -> list[Option]:
+        """The cause is the first thing that one sees: what needs attention stands on top, worst first,
+        with what follows from it indented below."""
         self._by_option = {}
         rows: list[Option] = []
 
-        def add(key: str, found: Finding) -> None:
+        def add(key: str, found: Finding, *, under_cause: bool = False) -> None:
             self._by_option[key] = found
-            rows.append(Option(finding_row(found, width=width, palette=self.palette), id=key))
+            line = finding_row(found, width=width, palette=self.palette, under_cause=under_cause)
+            rows.append(Option(line, id=key))
 
-        urgent = sorted(
-            (f for f in matching if f.status in ATTENTION), key=lambda f: -SEVERITY.index(f.status)
-        )
+        urgent = causes_first(matching)
         if urgent:
             rows.append(Option(self._heading("NEEDS ATTENTION"), disabled=True))
-            for index, found in enumerate(urgent):
-                add(f"urgent-{index}-{found.code}", found)
+            for index, (found, under_cause) in enumerate(urgent):
+                add(f"urgent-{index}-{found.code}", found, under_cause=under_cause)
         for family, members in grouped(matching):
             rows.append(Option(self._heading(family.upper()), disabled=True))
             for index, found in enumerate(members):
@@ -142,6 +151,10 @@ class ChecksPanel(Panel):
     def _detail(self) -> None:
         found = self.selected
         detail = self.query_one("#detail", Static)
+        width = max(20, detail.content_size.width)
         if found is not None:
-            width = max(20, detail.content_size.width)
-            detail.update(Text("\n").join(finding_detail(found, width=width, palette=self.palette)))
+            lines = finding_detail(found, width=width, palette=self.palette)
+        else:
+            nothing = f"No finding holds “{self._filter}”." if self._findings else self._reason
+            lines = paragraph(width, nothing, self.palette.muted)
+        detail.update(Text("\n").join(lines))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.text import Text
@@ -18,7 +19,7 @@ TAIL_BYTES = 200_000
 class LogPanel(Panel):
     """Follows RUN/engine.log."""
 
-    DEFAULT_CSS = "LogPanel RichLog { padding: 0 1; background: $surface; }"
+    DEFAULT_CSS = "LogPanel RichLog { padding: 0 1; background: $surface; overflow-x: hidden; }"
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,47 +27,57 @@ class LogPanel(Panel):
         self._offset = 0
         self._filter = ""
         self._lines: list[str] = []
-        self._said_why = False
 
     def compose(self) -> ComposeResult:
         """One scrolling text."""
-        yield RichLog(wrap=True, markup=False, max_lines=5000)
+        yield RichLog(wrap=True, min_width=1, markup=False, max_lines=5000)
 
     def follow(self, path: Path) -> None:
         """Shows this log from now on."""
-        self._path, self._offset, self._lines, self._said_why = path, 0, [], False
-        self.query_one(RichLog).clear()
+        self._path, self._offset, self._lines = path, 0, []
+        self._draw()
 
     def show(self, state: ScreenState) -> None:
         """Adds the lines since the last look."""
-        log = self.query_one(RichLog)
+        del state
+        shown = any(self._filter in line.lower() for line in self._lines)
         fresh = self._read()
         self._lines += fresh
-        for line in fresh:
-            if self._filter in line.lower():
-                log.write(Text.from_ansi(line))
-        if self._lines and self._said_why:
-            log.clear()
-            self._said_why = False
-            self.filter(self._filter)
-        elif not self._lines and not self._said_why:
-            self._said_why = True
-            log.write(Text(self._why_empty()))
-        del state
-
-    def _why_empty(self) -> str:
-        if self._path is None or not self._path.exists():
-            return "No engine log here: what libraries printed went to the terminal of that run."
-        return f"Nothing was printed so far to {self._path}."
+        if shown:
+            self._write(fresh)
+        else:
+            self._draw()
 
     def filter(self, text: str) -> None:
         """Shows the lines that hold the text."""
         self._filter = text.lower()
+        self._draw()
+
+    def on_resize(self) -> None:
+        """Wraps anew."""
+        self._draw()
+
+    def _draw(self) -> None:
+        """All of it, or why there is nothing."""
         log = self.query_one(RichLog)
         log.clear()
-        for line in self._lines:
-            if self._filter in line.lower():
-                log.write(Text.from_ansi(line))
+        if not self._write(self._lines):
+            log.write(Text(self._why_empty(), style=self.palette.muted))
+
+    def _write(self, lines: Sequence[str]) -> bool:
+        """Appends those that the filter lets through; whether there were any."""
+        matching = [line for line in lines if self._filter in line.lower()]
+        log = self.query_one(RichLog)
+        for line in matching:
+            log.write(Text.from_ansi(line))
+        return bool(matching)
+
+    def _why_empty(self) -> str:
+        if self._lines:
+            return f"No line holds “{self._filter}”."
+        if self._path is None or not self._path.exists():
+            return "No engine log here: what libraries printed went to the terminal of that run."
+        return f"Nothing was printed so far to {self._path}."
 
     def copy_text(self) -> str:
         """The last lines."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from textual.widget import Widget
 
+from probe_engine.events import Failed
 from probe_tui.renderables.palette import Palette
 from probe_tui.state import ScreenState
 
@@ -40,8 +41,15 @@ class Panel(Widget):
 
     def empty_reason(self, state: ScreenState, stage: str) -> str:
         """Why there is nothing to show yet: no panel is empty without its reason."""
+        if isinstance(state.ended, Failed):
+            return (
+                f"Nothing here: the run ended before {stage} had a result: {state.ended.message}. "
+                "The tab Checks says why and what to do: press 1."
+            )
         if state.ended is not None:
             return f"Nothing here: the run ended before {stage} had a result."
+        if state.running is not None and state.paused is None:
+            return f"Comes with the stage {stage}; {state.running.name} is at work."
         return f"Comes with the stage {stage}: press n to run the next stage, a to run all."
 
     @property

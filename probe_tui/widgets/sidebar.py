@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import chain
+
+from rich.cells import cell_len
 from rich.text import Text
 from textual.widget import Widget
 
-from probe_tui.renderables.cells import row
+from probe_engine.events import Failed
+from probe_tui.plain import MARKS
+from probe_tui.renderables.cells import Cell, paragraph, row
+from probe_tui.renderables.findings import attention
 from probe_tui.renderables.numbers import number
 from probe_tui.renderables.palette import Palette
-from probe_tui.renderables.stages import stage_rows
+from probe_tui.renderables.stages import GLYPHS, stage_rows
 from probe_tui.state import ScreenState, StageState
 
 
@@ -34,28 +41,43 @@ class Sidebar(Widget):
 
 
 def wide(state: ScreenState, width: int, now: float, palette: Palette) -> list[Text]:
-    """A row a stage, then the headline numbers."""
+    """A row a stage, then why nothing goes on, then the headline numbers."""
     paused = state.paused
     lines = stage_rows(
         state.stages, width=width, palette=palette, now=now, paused=None if paused is None else paused.stage
     )
-    if paused is not None:
-        lines += [Text(), row(width, [(f"‖ {waiting(state)}", palette.warn)])]
+    for text, style in still(state, palette):
+        lines += [Text(), *paragraph(width, text, style)]
     return [*lines, Text(), *(row(width, [part]) for part in headline(state, palette))]
 
 
 def narrow(state: ScreenState, width: int, palette: Palette) -> list[Text]:
-    """Two lines: the stages as glyphs with the running one spelt out; the headline numbers."""
-    first = [] if state.paused is None else [(f"‖ {waiting(state)}  ", palette.warn)]
-    for stage in state.stages:
-        style = palette.accent if stage.status == "running" else palette.muted
-        first.append((f"{GLYPHS[stage.status]} {stage.name}{_share(stage)}  ", style))
+    """Two lines: the stages; the headline numbers. Why nothing goes on comes first."""
+    hints = [(f"{text}  ", style) for text, style in still(state, palette)]
+    waits = hints if state.ended is None else []
+    spellings = (partial(_named, gap=" "), partial(_named, gap=""), _brief)
+    layouts = [
+        [*waits, *chain.from_iterable(spell(stage, state, palette) for stage in state.stages)]
+        for spell in spellings
+    ]
+    first = next((cells for cells in layouts if _length(cells) <= width), layouts[-1])
     second = [(f"{text}  ", style) for text, style in headline(state, palette)]
-    return [row(width, first), row(width, second)]
+    return [row(width, first), row(width, second if waits else [*hints, *second])]
 
 
-def headline(state: ScreenState, palette: Palette) -> list[tuple[str, str]]:
-    """δH₁, ΔĤ and the verdict's word, each with its style."""
+def still(state: ScreenState, palette: Palette) -> list[Cell]:
+    """Why the engine does not work, and what makes it go on; nothing where it works, or came through."""
+    if isinstance(state.ended, Failed):
+        return [(f"✗ {state.ended.message}", palette.fail)]
+    if state.paused is None:
+        return []
+    if state.paused.stage:
+        return [(f"‖ n runs {state.paused.stage}", palette.warn)]
+    return [(f"‖ {state.paused.reason}: p goes on", palette.warn)]
+
+
+def headline(state: ScreenState, palette: Palette) -> list[Cell]:
+    """δH₁, ΔĤ and the verdict's word; what forbids to trust them."""
     parts = []
     estimate, verdict = state.report.estimates.u_statistic, state.report.verdict
     if estimate is not None:
@@ -68,21 +90,39 @@ def headline(state: ScreenState, palette: Palette) -> list[tuple[str, str]]:
     if verdict is not None:
         style = {"agree": palette.ok, "disagree": palette.fail, "unreliable": palette.fail}
         parts.append((verdict.status, style.get(verdict.status, palette.warn)))
+    if failed := attention(state.report.findings).fail:
+        parts.append((f"✗ {failed} failed: see Checks", palette.fail))
     return parts
 
 
-def waiting(state: ScreenState) -> str:
-    """Why the engine waits, and what makes it go on."""
-    paused = state.paused
-    if paused is None:
-        return ""
-    if paused.stage:
-        return f"n runs {paused.stage}"
-    return f"{paused.reason}: p goes on"
+def _named(stage: StageState, state: ScreenState, palette: Palette, gap: str) -> list[Cell]:
+    """`✓ load  `, or `✓load ` without the gap."""
+    name = (f"{_glyph(stage, state)}{gap}{stage.name}", _style(stage, palette))
+    return [name, *_tail(stage, palette), (f"{gap} ", "")]
 
 
-GLYPHS = {"done": "✓", "running": "▶", "waiting": "·", "stopped": "✗"}
+def _brief(stage: StageState, state: ScreenState, palette: Palette) -> list[Cell]:
+    """Only the stage at work has a name."""
+    if stage.status in ("running", "stopped"):
+        return [(" ", ""), *_named(stage, state, palette, " ")]
+    return [(_glyph(stage, state), _style(stage, palette)), *_tail(stage, palette)]
 
 
-def _share(stage: StageState) -> str:
-    return f" {stage.done / stage.total:.0%}" if stage.status == "running" and stage.total else ""
+def _glyph(stage: StageState, state: ScreenState) -> str:
+    waits = stage.status == "running" and state.paused is not None
+    return GLYPHS["paused" if waits else stage.status]
+
+
+def _tail(stage: StageState, palette: Palette) -> list[Cell]:
+    """How far it is, and the mark of what it found."""
+    share = f" {stage.done / stage.total:.0%}" if stage.status == "running" and stage.total else ""
+    bad = MARKS[stage.worst] if stage.worst in ("warn", "fail", "crash") else ""
+    return [(share, palette.accent), (bad, palette.status(stage.worst))]
+
+
+def _style(stage: StageState, palette: Palette) -> str:
+    return {"running": palette.accent, "stopped": palette.fail}.get(stage.status, palette.muted)
+
+
+def _length(cells: list[Cell]) -> int:
+    return cell_len("".join(text for text, _ in cells).rstrip())

@@ -96,6 +96,22 @@ def test_a_waiting_run_whose_parent_is_gone_ends(tmp_path: Path, monkeypatch: py
         gate(events.StageStarted(stage="rollouts"), lambda _: None)
 
 
+def test_the_parent_may_have_gone_before_the_gate_was_made(tmp_path: Path) -> None:
+    send(tmp_path, Step())
+    gate = Gate(ControlFile(tmp_path), sleep=lambda _: None, parent=os.getpid())
+    gate(events.StageStarted(stage="load"), lambda _: None)
+    with pytest.raises(control.StopRequested):
+        gate(events.StageStarted(stage="rollouts"), lambda _: None)
+    assert gate.wait_for_rerun() is None
+
+
+def test_the_last_word_of_a_parent_that_is_gone_counts(tmp_path: Path) -> None:
+    send(tmp_path, Step())
+    played = Scripted(tmp_path, [Continue()])
+    played.gate = Gate(ControlFile(tmp_path), sleep=played.sleep, parent=os.getpid())
+    assert played.pass_stages("load", "rollouts", "flow") == ["rollouts"]
+
+
 def test_after_the_end_a_rerun_or_a_stop(tmp_path: Path) -> None:
     again = Scripted(tmp_path, [Continue(), Rerun(run="next")])
     assert again.gate.wait_for_rerun() == Rerun(run="next")

@@ -6,6 +6,7 @@ Small scripts stand in for the worker where only the process matters: a real one
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -35,7 +36,7 @@ Start = Callable[..., EngineProcess]
 
 PRELUDE = """
 import os, signal, subprocess, sys, time
-run = sys.argv[1]
+run = sys.argv[2]
 def say(*names):
     with open(run + "/events.jsonl", "ab") as log:
         for name in names:
@@ -459,6 +460,21 @@ def test_memory_that_runs_out_is_said(options: Resolved, tmp_path: Path) -> None
     )
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="no limit for a process that runs")
+def test_a_disk_that_fills_up_is_said_with_its_remedy(engine: EngineProcess) -> None:
+    feed = LiveFeed(engine)
+    heard_until(feed, Paused)
+    full = (engine.run / "events.jsonl").stat().st_size + 100
+    resource.prlimit(engine.pid, resource.RLIMIT_FSIZE, (full, full))
+    engine.send(Continue())
+    said = heard_until(feed, Failed)
+    assert findings(said)[-1] == "RUN003"
+    assert engine.end is not None
+    assert "File too large" in engine.end.message
+    assert written_report(engine.run).checkpoint is not None
+    assert written_report(engine.run).run.exit_code == 3
+
+
 LEAVER = """
 import sys, time
 from pathlib import Path
@@ -469,17 +485,17 @@ from probe_tui.feeds import LiveFeed
 
 engine = EngineProcess(msgspec.json.decode(sys.argv[1], type=Resolved), Path(sys.argv[2]))
 feed = LiveFeed(engine)
-while not any(type(e).__name__ == "Paused" for e in feed.poll().events):
+while sys.argv[3] != "vanish at once" and not any(type(e).__name__ == "Paused" for e in feed.poll().events):
     time.sleep(0.02)
 print(engine.pid, flush=True)
 if sys.argv[3] == "leave":
     engine.leave_running()
     assert engine.stop() is None
 """
-"""A screen that starts an engine, waits until the engine waits, and is gone."""
+"""A screen that starts an engine, and is gone once that waits, or while it imports torch."""
 
 
-@pytest.mark.parametrize("how", ["leave", "vanish"])
+@pytest.mark.parametrize("how", ["leave", "vanish", "vanish at once"])
 def test_without_its_screen_a_run_goes_on_only_if_it_was_told_to(
     options: Resolved, tmp_path: Path, how: str
 ) -> None:

@@ -121,8 +121,7 @@ def test_stage_by_stage_with_the_keyboard_and_ctrl_c_at_each(checkpoint: Path, t
             assert paused[-1].stage == stage
             session.press(CTRL_C)
             session.press("n")
-        session.wait_for((session.run / "report.json").exists)
-        time.sleep(0.5)
+        session.wait_for("✓ Judge")
         session.press(CTRL_C)
         assert session.process.poll() is None
         session.press(CTRL_Q)

@@ -37,7 +37,7 @@ class AdamReading:
     state: OptimizerState
     refusal: ProbeError | None = None
     """Why there are no moments at all: none saved (OPT001), not Adam's (OPT002), not these
-    parameters' (OPT003), damaged (CKPT002), a pickle (CKPT007)."""
+    parameters' (OPT003, live OPT009), damaged (CKPT002), a pickle (CKPT007)."""
     invalid: tuple[str, ...] = ()
     """Parameters whose moments are negative or not finite; they are left out of the state."""
     stepless: tuple[str, ...] = ()

@@ -54,7 +54,7 @@ def read_optimizer(
                 f"{source}: expected the model's {len(registry)} trainable parameters, found {len(strays)} "
                 "other objects: the optimizer was built before the model was wrapped or reloaded",
                 "Build the optimizer after the last wrapping of the model.",
-                code="OPT003",
+                code="OPT009",
             )
         refuse_other_families(states.values(), source)
         if wrong := misfits(states, registry):

@@ -9,12 +9,13 @@ import pytest
 import tiny
 import torch
 
-from probe_engine import events, probe
+from probe_engine import events, execution, probe
 from probe_engine.assembly import empty, fold
+from probe_engine.control import ControlFile, Gate
 from probe_engine.errors import ProbeError
 from probe_engine.execution import execute
 from probe_engine.report import Report, encode
-from probe_engine.sources.run_folder import read_events, read_spec
+from probe_engine.sources.run_folder import RunFolder, read_events, read_spec
 from probe_engine.spec import resolve
 from probe_engine.stages.adopt import LiveObjects
 
@@ -143,8 +144,6 @@ def test_exit_code_counts_the_findings_it_is_told_to(
 def test_a_disk_that_fills_up_stops_the_run_and_loses_nothing(
     live: LiveObjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from probe_engine.sources.run_folder import RunFolder
-
     append = RunFolder.append
 
     def full_after_units(self: RunFolder, event: events.Event) -> None:
@@ -161,6 +160,24 @@ def test_a_disk_that_fills_up_stops_the_run_and_loses_nothing(
     assert report.findings[-1].code == "RUN003"
     assert "No space left" in report.findings[-1].message
     assert isinstance(heard[-1], events.Failed)
+
+
+def test_a_disk_that_a_heartbeat_finds_full_stops_the_run(
+    live: LiveObjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = RunFolder.append
+
+    def full_for_heartbeats(self: RunFolder, event: events.Event) -> None:
+        if isinstance(event, events.Heartbeat):
+            raise ProbeError("no space left", code="RUN003")
+        append(self, event)
+
+    monkeypatch.setattr(RunFolder, "append", full_for_heartbeats)
+    monkeypatch.setattr(execution, "HEARTBEAT_SECONDS", 0.001)
+    gate = Gate(ControlFile(tmp_path))
+    report = execute(resolve({"out": str(tmp_path / "run")}), live=live, gate=gate)
+    assert (report.findings[-1].code, report.run.exit_code) == ("RUN003", 3)
+    assert report.verdict is None
 
 
 @pytest.mark.parametrize("nth", [1, 4, 7])

@@ -12,6 +12,7 @@ from probe_tui.renderables.findings import (
     FAMILIES,
     Attention,
     attention,
+    causes_first,
     finding_detail,
     finding_row,
     grouped,
@@ -106,3 +107,26 @@ def test_every_finding_of_the_catalogue_fits_a_small_screen() -> None:
         f = finding(code, "fail", ENTRIES[code].fault)
         assert finding_row(f, width=60, palette=DEFAULT).cell_len <= 60
         assert all(row.cell_len <= 60 for row in finding_detail(f, width=60, palette=DEFAULT))
+
+
+def test_consequences_stand_indented_under_their_cause_and_others_by_severity() -> None:
+    findings = [
+        made("OPT009", "warn"),
+        made("GRAD013"),
+        made("OPT004", "warn", cause="OPT009"),
+        made("GRAD006", cause="GRAD013"),
+        made("GRAD008", cause="GRAD013"),
+        made("GRAD001", "ok"),
+        made("GRAD011", cause="CKPT006"),
+    ]
+    assert [(f.code, under) for f, under in causes_first(findings)] == [
+        ("GRAD013", False),
+        ("GRAD006", True),
+        ("GRAD008", True),
+        ("GRAD011", False),  # its cause is not on the list: it stands for itself
+        ("OPT009", False),
+        ("OPT004", True),
+    ]
+    row = finding_row(findings[3], width=80, palette=DEFAULT, under_cause=True)
+    assert row.plain.startswith("  ↳ ✗ fail  GRAD006 ")
+    assert "follows from GRAD013" in [r.plain for r in finding_detail(findings[3], width=46, palette=DEFAULT)]

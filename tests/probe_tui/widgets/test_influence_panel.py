@@ -249,7 +249,7 @@ async def test_without_k_it_says_why() -> None:
         await pilot.pause()
         assert "Comes with the stage estimate: press n" in words(app)
         app.panel.show(state_of(unit_states.method(kept=True)))
-        assert "Comes with the stage estimate: press n" in words(app)
+        assert "Comes with the stage estimate; measure is at work" in words(app)
         app.panel.show(state_of(unit_states.method(kept=False)))
         assert "a larger --memory-budget" in words(app)
         assert "--method loop" in words(app)

@@ -166,5 +166,5 @@ class TestLive:
             stepped(torch.optim.AdamW(tiny.model().parameters())), ParameterRegistry.of(tiny.model())
         )
         assert reading.refusal is not None
-        assert reading.refusal.code == "OPT003"
+        assert reading.refusal.code == "OPT009"
         assert "other objects" in reading.refusal.message
