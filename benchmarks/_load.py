@@ -15,7 +15,7 @@ from probe_engine.demo.recipe import Recipe
 from probe_engine.events import AnyEvent, StageFinished, StageStarted, Units
 from probe_tui.feeds.tail import Tail
 
-RECIPE = Recipe(hidden_size=256, layers=24, pretrain_steps=40, pretrain_batch=8, grpo_steps=2)
+RECIPE = Recipe(hidden_size=256, layers=16, pretrain_steps=40, pretrain_batch=8, grpo_steps=2)
 """The demo with a larger model that has learnt nothing: some 20 s of `measure` on two cores."""
 LOOK_SECONDS = 0.05
 TICKS = os.sysconf("SC_CLK_TCK")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -65,7 +67,7 @@ def execute(
     if live is not None:
         loader = partial(adopt, live=live)
     folder = RunFolder(Path(spec.out), resolved) if spec.out else None
-    driver = _Driver([*([folder.append] if folder else []), *sinks])
+    driver = _Driver([*([folder.append] if folder else []), *sinks], spec.checkpoint)
     run = RunInfo(folder=spec.out, status="partial", exit_code=ENGINE_DIED)
 
     def failed(message: str, remedy: str, exit_code: int) -> None:
@@ -114,8 +116,9 @@ def exit_code(report: Report, spec: RunSpec) -> int:
 class _Driver:
     """Stamps each event, folds it into the report, hands it to the sinks; one thread at a time."""
 
-    def __init__(self, sinks: Sequence[Sink]) -> None:
+    def __init__(self, sinks: Sequence[Sink], checkpoint: str | None) -> None:
         self.report = empty()
+        self._checkpoint = checkpoint
         self._sinks = list(sinks)
         self._roots: dict[str, str] = {}
         self._seq = 0
@@ -138,6 +141,15 @@ class _Driver:
             except ProbeError as error:
                 self._beat_failed = error
 
+    def _addressed(self, found: Finding) -> Finding:
+        """Remedies name this run's checkpoint, so that they can be typed as they stand."""
+        if self._checkpoint is None or not found.remedy.commands:
+            return found
+        path = shlex.quote(self._checkpoint)
+        commands = [re.sub(r"\bCHECKPOINT\b", lambda _: path, line) for line in found.remedy.commands]
+        remedy = msgspec.structs.replace(found.remedy, commands=commands)
+        return msgspec.structs.replace(found, remedy=remedy)
+
     def _hand_on(self, event: AnyEvent) -> None:
         self._seq += 1
         now = time.monotonic()
@@ -145,7 +157,7 @@ class _Driver:
             # A check's cost is the time since the event before it.
             took = 1000 * (now - self._last)
             found = msgspec.structs.replace(event.finding, duration_ms=took, cause=self._cause(event.finding))
-            event = msgspec.structs.replace(event, finding=found)
+            event = msgspec.structs.replace(event, finding=self._addressed(found))
         self._last = now
         stamped = msgspec.structs.replace(event, seq=self._seq, time=now - self._begin)
         self.report = fold(self.report, stamped)

@@ -10,7 +10,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -22,7 +22,7 @@ ScaleRewards = Literal["group", "batch", "none"]
 Method = Literal["loop", "alpha", "alpha-vjp"]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 NonNegativeFloat = Annotated[float, msgspec.Meta(ge=0)]
-Origin = Literal["flag", "environment", "file", "default", "call"]
+Origin = Literal["flag", "environment", "file", "default", "call", "screen"]
 
 
 def _help(text: str, **constraints: Any) -> msgspec.Meta:
@@ -155,6 +155,13 @@ def resolve(
     return Resolved(spec, origins)
 
 
+def _choices(name: str) -> tuple[str, ...]:
+    """The words that an option takes, empty where it takes something else."""
+    kind = get_type_hints(RunSpec).get(name)
+    alternatives = (kind, *get_args(kind))
+    return next((get_args(a) for a in alternatives if get_origin(a) is Literal), ())
+
+
 def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
@@ -163,6 +170,9 @@ def _where(error: str, origins: Mapping[str, str]) -> str:
     match = re.search(r"`\$\.(\w+)`", error)
     name = match[1] if match else ""
     text = re.sub(r" - at `.*`", "", error)
+    choices = _choices(name)
+    if choices and "enum" in text:
+        text = f"{text}: expected one of {', '.join(choices)}"
     return f"--{name.replace('_', '-')} (from the {origins.get(name, 'call')}): {text}"
 
 

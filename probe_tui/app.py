@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import shlex
 import signal
 import time
 from collections.abc import Callable, Iterable
@@ -18,6 +20,7 @@ from textual.screen import Screen
 from textual.widgets import Input, TabbedContent, TabPane
 
 from probe_engine.errors import INTERRUPTED, ProbeError
+from probe_engine.events import Failed
 from probe_engine.spec import Resolved
 from probe_tui.clipboard import copy, headless_command
 from probe_tui.export import export
@@ -41,8 +44,12 @@ from probe_tui.widgets.realized import RealizedPanel
 from probe_tui.widgets.sidebar import Sidebar
 from probe_tui.widgets.units import UnitsPanel
 
-REFRESH_SECONDS = 0.25
-"""A repaint costs some 20 ms of a core: at most 4 a second while the engine wants both."""
+REFRESH_SECONDS = 0.5
+"""A list that grows is painted twice, its scroll bar after it, for some 30 ms of a core: at most 4 repaints
+a second while the engine wants both."""
+
+ANSWER_SECONDS = 0.15
+"""After a command: an engine that waits reads it within 50 ms."""
 
 BREAKPOINTS = (
     ("never", "no breakpoint"),
@@ -67,6 +74,7 @@ class ProbeApp(App[int]):
 
     def __init__(self, session: Session, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
+        self.animation_level = "none"  # an animation repaints 60 times a second
         self.session = session
         self.state = ScreenState()
         self._clock = clock
@@ -107,10 +115,15 @@ class ProbeApp(App[int]):
             signal.SIGTERM, lambda: self.run_worker(self._leave("stop"))
         )
         self.query_one(LogPanel).follow(self.session.run / "engine.log")
+        # The command palette changes themes, too.
+        self.theme_changed_signal.subscribe(self, lambda _: self.show())
         self.set_interval(REFRESH_SECONDS, self.look)
         self.call_after_refresh(self._start)
 
     async def _start(self) -> None:
+        # What a program of this size is made of stays to its end: without this, looking through all of it
+        # for garbage holds up a key by 60 ms now and then.
+        gc.freeze()
         try:
             await self.session.start()
         except ProbeError as error:
@@ -121,6 +134,8 @@ class ProbeApp(App[int]):
 
     def look(self) -> None:
         """Folds what came since the last look and shows it."""
+        if not self.is_running:  # the clock's last tick, while the screen is taken down
+            return
         news = self.session.poll()
         if news.restart:
             self.state = ScreenState()
@@ -153,20 +168,22 @@ class ProbeApp(App[int]):
         return self.query_one(f"#{active}", TabPane).query_one(Panel)
 
     def on_tabbed_content_tab_activated(self, event: TabbedContent.TabActivated) -> None:
-        """A tab is drawn when it comes to sight."""
+        """A tab is brought up to date when it has come to sight: before, it has no width to draw for."""
         event.stop()
-        self.current_panel.show(self.state)
+        self.call_after_refresh(lambda: self.current_panel.show(self.state))
 
     def on_resize(self) -> None:
         """Draws again at the new size, once the layout has settled."""
         self.call_after_refresh(self.show)
 
     def _show_clock(self) -> None:
-        session, state = self.session, self.state
-        still = session.ended or not session.live or state.ended is not None or state.paused is not None
-        now = self.state.time + (0.0 if still else self._clock() - self._folded_at)
-        self.query_one(Header).show(self.state, self.session.badge, now)
-        self.query_one(Sidebar).show(self.state, now, self.palette)
+        state, now = self.state, self.state.time
+        if state.paused is not None:
+            now = state.paused.time
+        elif state.ended is None and self.session.live and not self.session.ended:
+            now += self._clock() - self._folded_at
+        self.query_one(Header).show(state, self.session.badge, now)
+        self.query_one(Sidebar).show(state, now, self.palette)
 
     # Commands to the engine
 
@@ -180,7 +197,13 @@ class ProbeApp(App[int]):
 
     def action_pause(self) -> None:
         """Pauses, or goes on as before."""
-        self._command(partial(self.session.toggle, waits=self.state.paused is not None))
+        waits = self.state.paused is not None
+        if (
+            self._command(partial(self.session.toggle, waits=waits))
+            and not waits
+            and self.session.owns_engine
+        ):
+            self.notify("pauses after this micro-batch")
 
     def action_breakpoint(self) -> None:
         """Next breakpoint: never, fail, warn."""
@@ -220,6 +243,7 @@ class ProbeApp(App[int]):
             self._refused(error)
             return False
         self.look()
+        self.set_timer(ANSWER_SECONDS, self.look)
         return True
 
     def _refused(self, error: ProbeError) -> None:
@@ -325,8 +349,6 @@ class ProbeApp(App[int]):
         names = [theme.name for theme in THEMES]
         self.theme = names[(names.index(self.theme) + 1) % len(names)] if self.theme in names else names[0]
         self.notify(f"theme {self.theme}")
-        self.query_one(Sidebar).refresh()
-        self.show()
 
     def action_help(self) -> None:
         """Lists the keys."""
@@ -363,4 +385,12 @@ class ProbeApp(App[int]):
             await self.session.stop()
             self.look()
             ended = self.state.ended
-            self.exit(INTERRUPTED if ended is None else ended.run.exit_code)
+            self.exit(INTERRUPTED if ended is None else ended.run.exit_code, message=self._last_words())
+
+    def _last_words(self) -> str:
+        """What stays on the terminal: why the run stopped, if it did, and where it lies."""
+        ended = self.state.ended
+        why = f"stopped: {ended.message}\n" if isinstance(ended, Failed) else ""
+        return (
+            f"{why}run folder: {self.session.run}\n  probe-tui --replay {shlex.quote(str(self.session.run))}"
+        )

@@ -103,7 +103,7 @@ class EngineProcess:
         if (end := self.poll()) is not None:
             raise ProbeError(
                 f"no engine to {_verb(command)}: {end.message}",
-                "a re-run starts a new one",
+                "r runs again",
                 exit_code=ENGINE_DIED,
             )
         try:

@@ -33,6 +33,8 @@ KEYS = (
     Key("p", "pause", "pause", "pause between micro-batches, or go on", "Run"),
     Key("x", "stop", "stop", "stop the run; what was found stays", "Run"),
     Key("r", "rerun", "re-run", "run again with changed options", "Run"),
+    Key("q", "leave", "quit", "leave; asks what to do with a running engine (also ^q)", "Run"),
+    Key("ctrl+q", "leave", "quit", "leave", "Run", False),
     Key("question_mark", "help", "help", "this list", "Look", display="?"),
     Key("full_stop", "speed(2)", "faster", "twice as fast", "Replay", False, "."),
     Key("comma", "speed(0.5)", "slower", "half as fast", "Replay", False, ","),
@@ -51,6 +53,5 @@ KEYS = (
     Key("b", "breakpoint", "break", "breakpoint: never, on fail, on warn", "Run"),
     Key("e", "explain", "explain", "what the selected finding means", "Look", False),
     Key("t", "next_theme", "theme", "next theme", "Look", False),
-    Key("ctrl+q", "leave", "quit", "leave; asks what to do with a running engine", "Run", False),
 )
 """Keys of single widgets stand in their own BINDINGS; the help shows them too."""

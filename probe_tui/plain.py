@@ -30,7 +30,7 @@ from probe_engine.report import (
     Verdict,
 )
 from probe_tui.output import write
-from probe_tui.renderables.numbers import interval, number
+from probe_tui.renderables.numbers import ENTROPY_UNITS, interval, number
 
 MARKS = {"ok": "✓", "info": "i", "warn": "!", "fail": "✗", "crash": "✗", "skip": "·"}
 PROGRESS_EVERY = 2.0
@@ -65,6 +65,7 @@ class Plain:
         self._counts: dict[str, int] = {}
         self._units: dict[str, UnitRow] = {}
         self._panel: list[str] = []
+        self._unit = "nats"
         self._last: Finding | None = None
         self._realized: list[str] = []
 
@@ -72,6 +73,8 @@ class Plain:
         """Writes what there is to say of one event."""
         match event:
             case Hello():
+                weighting = event.config.get("weighting")
+                self._unit = ENTROPY_UNITS.get(str(weighting.value) if weighting else "", "nats")
                 e = event.environment
                 self._say(
                     f"probe-tui {event.tool.version} · torch {e.torch} · transformers {e.transformers} · "
@@ -89,7 +92,7 @@ class Plain:
             case Units():
                 self._units |= {row.id: row for row in event.rows}
             case EstimateEvent():
-                self._lines(estimate_lines(event.estimates))
+                self._lines(estimate_lines(event.estimates, self._unit))
                 self._lines(prompt_lines(list(self._units.values())))
             case Part():
                 self._part(event)
@@ -164,6 +167,8 @@ def finding_lines(found: Finding) -> list[str]:
     if found.remedy.text:
         lines.append(f"          remedy: {found.remedy.text}")
     lines += [f"            $ {command}" for command in found.remedy.commands]
+    if isinstance(snippet := found.evidence.get("snippet"), str):
+        lines += ["          to see it:", *(f"            {line}" for line in snippet.splitlines())]
     return lines
 
 
@@ -209,9 +214,9 @@ def flow_lines(panel: GradientFlow) -> list[str]:
     ]
 
 
-def estimate_lines(estimates: Estimates) -> list[str]:
+def estimate_lines(estimates: Estimates, unit: str = "nats") -> list[str]:
     """δH₁, each estimate with its error."""
-    lines = ["  predicted change of entropy, δH₁ (negative: entropy falls)"]
+    lines = [f"  predicted change of entropy, δH₁ ± SE in {unit} (negative: entropy falls)"]
     if (u := estimates.u_statistic) is not None:
         lines.append(
             f"    U-statistic  {number(u.delta_h1)} ± {number(u.se_jackknife)} (jackknife; plug-in "
@@ -257,7 +262,11 @@ def realized_lines(rows: list[RealizedRow]) -> list[str]:
             f"    {name:<22} ΔĤ {number(row.delta_h)} ± {number(row.se)}, "
             f"predicted {number(row.predicted)}, ESS {number(row.ess)} of {row.N}, k̂ {number(row.khat)}"
         )
-    return (["  measured change, after the preconditioned step on a copy", *lines]) if lines else []
+    return (
+        (["  measured change ± SE, after the preconditioned step (the weights are put back)", *lines])
+        if lines
+        else []
+    )
 
 
 def verdict_lines(verdict: Verdict) -> list[str]:

@@ -85,10 +85,10 @@ SEVERITY = ("ok", "skip", "info", "warn", "fail", "crash")
 
 def fold(state: ScreenState, event: AnyEvent) -> ScreenState:
     """The state after one more event."""
-    waited = state.paused.stage if state.paused is not None else ""
-    if waited and not isinstance(event, Heartbeat | Paused):
-        # The time that it was held is not the stage's own.
-        state = _stage(state, waited, began=event.time)
+    if state.paused is not None and state.running is not None and not isinstance(event, Heartbeat):
+        # The time that a stage was held is not its own.
+        held = max(0.0, event.time - state.paused.time)
+        state = _stage(state, state.running.name, began=state.running.began + held)
     state = replace(
         state,
         report=fold_report(state.report, event),

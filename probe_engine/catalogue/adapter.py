@@ -33,8 +33,8 @@ ENTRIES = (
         "PEFT003",
         "adapter apart",
         "the adapter is merged into the base",
-        "After merge_adapter() the base weight holds W + BA, and the forward uses that sum alone: A and B are "
-        "on no path to the loss, so their gradients are None although they require them. Engines that "
+        "After merge_adapter() the base weight holds W + BA, and the forward uses that sum alone: A and B "
+        "are on no path to the loss, so their gradients are None although they require them. Engines that "
         "sample between training steps merge and must unmerge.",
         "Unmerge before training and probing, or load the adapter again.",
         ("model.unmerge_adapter()",),

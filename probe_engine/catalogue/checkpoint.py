@@ -85,10 +85,10 @@ ENTRIES = (
         "CKPT009",
         "number format",
         "quantised weights",
-        "Some weights are no floating-point numbers, or have 8 bits or fewer: a quantised base, as bitsandbytes, "
-        "GPTQ or AWQ make it. Such weights have no gradient and can't take a step; gradient flows through "
-        "them to the adapter. Everything that the probe says is then about the adapter alone, at the "
-        "quantised base.",
+        "Some weights are no floating-point numbers, or have 8 bits or fewer: a quantised base, as "
+        "bitsandbytes, GPTQ or AWQ make it. Such weights have no gradient and can't take a step; gradient "
+        "flows through them to the adapter. Everything that the probe says is then about the adapter alone, "
+        "at the quantised base.",
         "Nothing, where an adapter trains on it; for full finetuning load the base in bfloat16 or float32.",
     ),
 )

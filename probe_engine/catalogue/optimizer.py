@@ -75,8 +75,8 @@ ENTRIES = (
         "the optimizer holds other parameter objects than the model",
         "An optimizer steps the very objects that it was given. Where the model was wrapped, cast, merged or "
         "reloaded after the optimizer was built, those are objects that no forward uses: it keeps stepping "
-        "them, and the model does not move. By hand: compare id(p) over optimizer.param_groups with id(p) over "
-        "model.parameters().",
+        "them, and the model does not move. By hand: compare id(p) over optimizer.param_groups with id(p) "
+        "over model.parameters().",
         "Build the optimizer after the last wrapping of the model.",
         ("optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])",),
     ),

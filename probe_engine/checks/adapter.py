@@ -67,8 +67,8 @@ def _apart(state: AdapterState) -> Finding:
         "PEFT003",
         "fail",
         f"expected an adapter beside the base weights, it is merged into {len(state.merged)} of "
-        f"{len(state.layers)} ({shown(state.merged)}): the forward uses the sum alone, and no gradient reaches "
-        "the adapter",
+        f"{len(state.layers)} ({shown(state.merged)}): the forward uses the sum alone, and no gradient "
+        "reaches the adapter",
         value=len(state.merged),
         threshold=0,
         evidence={"layers": listed(state.merged)},
@@ -84,7 +84,8 @@ def _frozen(state: AdapterState, registry: ParameterRegistry, waits: str) -> Fin
         return finding(
             "PEFT001",
             "info",
-            f"{_names(state.available)} is frozen; {len(registry)} other parameters train ({shown(registry.names)})",
+            f"{_names(state.available)} is frozen; {len(registry)} other parameters train "
+            f"({shown(registry.names)})",
             remedy="Nothing, if the adapter is meant to stay as it is.",
             commands=(),
         )

@@ -133,9 +133,10 @@ def _comparison(predicted: float, measured: float, noise: float) -> tuple[bool, 
     tolerance = max(noise, share)
     agrees = difference <= tolerance
     source = "the 95% half-width of their paired difference" if noise >= share else "10% of the prediction"
+    advice = "" if agrees else " If they meet at a smaller --lr, first order does not hold at this one."
     return agrees, (
         f"Entropy {_moves(predicted)}: predicted {predicted:.3g}, measured {measured:.3g}; they differ by "
-        f"{difference:.2g}, {'within' if agrees else 'more than'} {tolerance:.2g}, {source}."
+        f"{difference:.2g}, {'within' if agrees else 'more than'} {tolerance:.2g}, {source}.{advice}"
     )
 
 

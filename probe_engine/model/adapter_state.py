@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 from peft import PeftModel, get_layer_status
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
-from torch import nn
+from torch import Tensor, nn
 
 from probe_engine.registry import ParameterRegistry
 
@@ -71,7 +72,7 @@ def _strays(model: nn.Module, registry: ParameterRegistry) -> tuple[str, ...]:
     named = {
         id(p)
         for layer in _adapter_layers(model)
-        for part in layer.adapter_layer_names
+        for part in cast("tuple[str, ...]", layer.adapter_layer_names)
         for p in _parameters(getattr(layer, part, None))
     }
     configs = getattr(model, "peft_config", {}).values()
@@ -96,4 +97,4 @@ def _untied(model: nn.Module) -> bool:
     if not any(isinstance(end, AuxiliaryTrainingWrapper) for end in ends):
         return False
     weights = [getattr(end, "weight", None) for end in ends]
-    return None not in weights and weights[0].data_ptr() != weights[1].data_ptr()
+    return len({weight.data_ptr() for weight in weights if isinstance(weight, Tensor)}) == 2

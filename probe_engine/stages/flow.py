@@ -8,10 +8,13 @@ from dataclasses import dataclass
 import msgspec
 import torch
 
+from probe_engine.checks import cut
 from probe_engine.checks import gradient as checks
 from probe_engine.errors import ProbeError, memory_ran_out
 from probe_engine.events import FindingEvent, Part
 from probe_engine.model import gradient_flow as look
+from probe_engine.model.cut_graph import training_checkpoints, walk
+from probe_engine.model.noise import first_noise
 from probe_engine.model.preconditioner import Preconditioner, preconditioner
 from probe_engine.model.unit_gradients import UnitGradients, UnitObjective
 from probe_engine.report import Finding, GradientFlow, IdMatch
@@ -53,6 +56,12 @@ def flow(
             raise
         # The first forward pass: a configuration that does not fit the code shows here, as any exception.
         raise _no_forward(error) from error
+    walked = walk(policy.model, units[0], temperature)
+    with training_checkpoints(policy.model) as reentrant:
+        training = walk(policy.model, units[0], temperature) if reentrant else None
+    yield from _say([cut.checkpointing(training), cut.inside(walked)])
+    noise = first_noise(policy.model, units[0]) if cut.differ(chain.s, walked.S) else None
+    yield from _say([cut.repeated(chain.s, walked.S, noise)])
     panel = _with(
         panel,
         logits_grad_fn=chain.logits_grad_fn,

@@ -98,7 +98,7 @@ def finding_row(f: Finding, *, width: int, palette: Palette, under_cause: bool =
 
 
 def finding_detail(f: Finding, *, width: int, palette: Palette) -> list[Text]:
-    """Everything that a finding says, wrapped; commands are not: they are to be copied."""
+    """Everything that a finding says, wrapped: what to do comes before the evidence, which may be long."""
     rows = [
         row(
             width,
@@ -115,15 +115,20 @@ def finding_detail(f: Finding, *, width: int, palette: Palette) -> list[Text]:
     say("", f.message)
     if f.cause:
         say("follows from ", f.cause, palette.accent)
-    if f.value is not None:
-        limit = "" if f.threshold is None else f" · threshold {_plain(f.threshold)}"
-        say("seen: ", _plain(f.value) + limit)
-    for key, value in f.evidence.items():
-        say(f"{one_line(key)}: ", _plain(value), palette.muted)
     if f.remedy.text:
         say("remedy: ", f.remedy.text)
     for command in f.remedy.commands:
         say("$ ", command, palette.accent)
+    if f.value is not None:
+        limit = "" if f.threshold is None else f" · threshold {_plain(f.threshold)}"
+        say("seen: ", _plain(f.value) + limit)
+    for key, value in f.evidence.items():
+        if isinstance(value, str) and "\n" in value:
+            say("", f"{one_line(key)}:", palette.muted)
+            for line in value.splitlines():
+                say("  ", line, palette.accent)
+        else:
+            say(f"{one_line(key)}: ", _plain(value), palette.muted)
     if f.reference:
         say("see ", f.reference, palette.muted)
     if f.duration_ms is not None:

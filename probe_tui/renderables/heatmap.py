@@ -44,7 +44,7 @@ def heatmap(
     Args:
         cursor: row (whose entropy moves) and column (who was trained on), from 0. Without one the cell of
             the largest influence is put into words.
-        means: also the mean of each row and of each column.
+        means: also the mean of each row and of each column, without the diagonal.
         unit: of K.
         empty_reason: said where there is no matrix.
     """
@@ -69,10 +69,10 @@ def heatmap(
         cells = [(f"{i + 1:>{gutter - 1}} ", palette.muted)]
         cells += [cell(_at(k, i, j), here=cursor is not None and (i, j) == (u, v)) for j in vs]
         if means:
-            cells += [("│", palette.muted), cell(_mean(k[i]))]
+            cells += [("│", palette.muted), cell(_others(k[i], i))]
         body.append(row(width, cells))
     if means:
-        averages = [cell(_mean(_column(k, j))) for j in vs]
+        averages = [cell(_others(_column(k, j), j)) for j in vs]
         body.append(row(width, [(f"{'mean':<{gutter}}", palette.muted), *averages]))
 
     said = _spelled(influence, u, v, unit, means, brief=width < ROOMY)
@@ -131,6 +131,11 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return math.fsum(x / len(known) for x in known) if known else None
 
 
+def _others(values: Iterable[float | None], own: int) -> float | None:
+    """Without the diagonal: −η·r_n is the mean of such a row's mean and such a column's."""
+    return _mean(x for n, x in enumerate(values) if n != own)
+
+
 def _window(size: int, room: int, at: int) -> range:
     """The part that is seen, `at` in its middle where possible."""
     start = min(max(at - room // 2, 0), max(size - room, 0))
@@ -172,8 +177,8 @@ def _spelled(influence: Influence, u: int, v: int, unit: str, means: bool, brief
         return f"training {v + 1} → entropy {u + 1}: {number(value)} {unit}{moves}"
     said = f"training on {v + 1} moves the entropy of {u + 1} by {number(value)} {unit}{moves}"
     if means:
-        row_mean, column_mean = _mean(influence.K[u]), _mean(_column(influence.K, v))
-        said += f" · mean of row {number(row_mean)}, of column {number(column_mean)}"
+        row_mean, column_mean = _others(influence.K[u], u), _others(_column(influence.K, v), v)
+        said += f" · mean of the others: row {number(row_mean)}, column {number(column_mean)}"
     return f"{said} · {_id(influence, v)} → {_id(influence, u)}"
 
 

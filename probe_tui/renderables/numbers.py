@@ -21,6 +21,7 @@ def share(value: float | None) -> str:
     """A fraction in percent."""
     if value is None:
         return "—"
+    value = 0.0 if abs(value) < 0.0005 else value
     return f"{value:.1%}" if abs(value) < 10 else f"{number(100 * value)}%"
 
 

@@ -13,7 +13,7 @@ from probe_tui.renderables.palette import Palette
 
 SAID = {
     "agree": ("✓", "ok", "the measured change bears the prediction out"),
-    "disagree": ("✗", "fail", "the measured change contradicts the prediction"),
+    "disagree": ("✗", "fail", "the measured change is not the predicted one"),
     "inconclusive": ("?", "warn", "the sign of the prediction is not known yet"),
     "unreliable": ("!", "fail", "the numbers below can't be trusted"),
 }
@@ -58,7 +58,7 @@ def verdict_lines(
         *paragraph(width, verdict.reason),
         *paragraph(width, predicted),
         *paragraph(width, measured),
-        *paragraph(width, f"z of their paired difference {number(verdict.z)}"),
+        *_difference(verdict, width, unit),
         *paragraph(width, f"judged: {name}", palette.muted),
     ]
     rows[0].stylize(palette.status(status), 0, len(glyph) + 1 + len(verdict.status))
@@ -66,3 +66,12 @@ def verdict_lines(
         ess = f"ESS {number(judged.ess)} of {judged.N} ({share(judged.ess_fraction)})"
         rows += paragraph(width, f"{ess}, Pareto k̂ {number(judged.khat)}", palette.muted)
     return rows
+
+
+def _difference(verdict: Verdict, width: int, unit: str) -> list[Text]:
+    """With its own error: the two share samples, so it is known far better than either."""
+    if verdict.predicted is None or verdict.measured is None:
+        return []
+    difference = verdict.predicted - verdict.measured
+    error = "" if not verdict.z else f" ± {number(abs(difference / verdict.z))} SE, paired over units"
+    return paragraph(width, f"difference {number(difference)} {unit}{error}")

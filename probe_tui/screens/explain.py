@@ -9,9 +9,9 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Static
 
 from probe_tui.pages import explain
+from probe_tui.widgets.page import Page
 
 
 class ExplainScreen(ModalScreen[None]):
@@ -35,12 +35,4 @@ class ExplainScreen(ModalScreen[None]):
         with VerticalScroll() as box:
             box.border_title = f"probe-tui --explain {self._code}"
             box.border_subtitle = "escape closes"
-            yield Static(markup=False)
-
-    def on_resize(self) -> None:
-        """Wraps anew, once the page has its width."""
-        self.call_after_refresh(self._draw)
-
-    def _draw(self) -> None:
-        width = self.query_one(VerticalScroll).scrollable_content_region.width
-        self.query_one(Static).update(Text(explain(self._code, width)))
+            yield Page(lambda width: list(Text(explain(self._code, width)).wrap(self.app.console, width)))

@@ -11,10 +11,10 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Static
 
 from probe_tui.keys import KEYS, Key
 from probe_tui.renderables.cells import paragraph
+from probe_tui.widgets.page import Page
 
 SIGNS = "left of zero, negative: entropy falls · right of zero, positive: entropy rises"
 
@@ -40,15 +40,7 @@ class HelpScreen(ModalScreen[None]):
         with VerticalScroll() as box:
             box.border_title = "Keys"
             box.border_subtitle = "escape closes"
-            yield Static(markup=False)
-
-    def on_resize(self) -> None:
-        """Wraps anew, once the page has its width."""
-        self.call_after_refresh(self._draw)
-
-    def _draw(self) -> None:
-        width = self.query_one(VerticalScroll).scrollable_content_region.width
-        self.query_one(Static).update(Text("\n").join(help_lines(KEYS, self._extra, width)))
+            yield Page(lambda width: help_lines(KEYS, self._extra, width))
 
 
 def help_lines(

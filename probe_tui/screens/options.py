@@ -36,8 +36,8 @@ class OptionsScreen(ModalScreen[Resolved | None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss(None)", "back"),
         Binding("ctrl+r", "run", "run with these options"),
-        Binding("down", "app.focus_next", "next option", show=False),
-        Binding("up", "app.focus_previous", "previous option", show=False),
+        Binding("down", "app.focus_next", "next option", show=False, priority=True),
+        Binding("up", "app.focus_previous", "previous option", show=False, priority=True),
     ]
 
     def __init__(self, resolved: Resolved) -> None:
@@ -48,7 +48,7 @@ class OptionsScreen(ModalScreen[Resolved | None]):
         """A line of help and a field for each option."""
         with VerticalScroll() as box:
             box.border_title = "Run again with changed options"
-            box.border_subtitle = "enter runs · ↑↓ moves · escape goes back"
+            box.border_subtitle = "enter loads, then waits · ↑↓ or tab moves · escape goes back"
             yield Static(id="problem", markup=False)
             for field in msgspec.structs.fields(RunSpec):
                 if field.name == "out":
@@ -78,7 +78,7 @@ class OptionsScreen(ModalScreen[Resolved | None]):
         cleared = {n for n, text in flags.items() if text == ""}
         try:
             merged = {n: v for n, v in {**unchanged, **flags}.items() if n not in cleared}
-            resolved = resolve(merged)
+            resolved = resolve(merged, flag_origin="screen")
         except UsageError as error:
             self.query_one("#problem", Static).update(Text(f"{error.message} {error.remedy}"))
             self.query_one(VerticalScroll).scroll_home(animate=False)

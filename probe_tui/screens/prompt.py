@@ -11,13 +11,13 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Static
 
 from probe_engine.report import UnitRow
 from probe_tui.renderables.cells import cut
 from probe_tui.renderables.numbers import number
 from probe_tui.renderables.palette import DEFAULT, MONO, Palette
 from probe_tui.renderables.prompt import prompt_detail
+from probe_tui.widgets.page import Page
 
 KEYS = (
     "[@click=screen.before]← before[/] · [@click=screen.after]→ after[/] · "
@@ -81,16 +81,13 @@ class PromptScreen(ModalScreen[str]):
         """One scrolling page."""
         with VerticalScroll() as box:
             box.border_subtitle = KEYS
-            yield Static(id="dots", markup=False)
-            yield Static(id="detail", markup=False)
+            yield Page(self._dots, id="dots")
+            yield Page(self._detail, id="detail")
 
     def on_mount(self) -> None:
         """Keys scroll the page."""
         self.query_one(VerticalScroll).focus()
-
-    def on_resize(self) -> None:
-        """Wraps anew, once the page has its width."""
-        self.call_after_refresh(self._draw)
+        self._say_which()
 
     def action_before(self) -> None:
         """The unit before; before the first comes the last."""
@@ -114,17 +111,21 @@ class PromptScreen(ModalScreen[str]):
 
     def _turn_to(self, at: int) -> None:
         self._at = at % len(self._units)
-        self._draw()
+        self._say_which()
+        for page in self.query(Page):
+            page.refresh(layout=True)
         self.query_one(VerticalScroll).scroll_home(animate=False)
 
-    def _draw(self) -> None:
-        box = self.query_one(VerticalScroll)
+    def _say_which(self) -> None:
         note = f", {self._note}" if self._note else ""
-        box.border_title = f"unit {self._at + 1} of {len(self._units)}{note}"
-        width = box.scrollable_content_region.width
-        rows = prompt_detail(self.unit, width=width, palette=self._palette, nats=self._nats)
-        self.query_one("#detail", Static).update(Text("\n").join(rows))
-        self.query_one("#dots", Static).update(Text(cut(dots(self.unit), width), style=self._palette.muted))
+        title = f"unit {self._at + 1} of {len(self._units)}{note}"
+        self.query_one(VerticalScroll).border_title = title
+
+    def _detail(self, width: int) -> list[Text]:
+        return prompt_detail(self.unit, width=width, palette=self._palette, nats=self._nats)
+
+    def _dots(self, width: int) -> list[Text]:
+        return [Text(cut(dots(self.unit), width), style=self._palette.muted)]
 
 
 def unit_path(id: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
-from textual.widgets import OptionList, Static
+from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from probe_engine.report import Finding
@@ -15,6 +15,7 @@ from probe_tui.renderables.cells import paragraph, row
 from probe_tui.renderables.findings import attention, causes_first, finding_detail, finding_row, grouped
 from probe_tui.renderables.palette import Palette
 from probe_tui.state import ScreenState
+from probe_tui.widgets.page import Page
 from probe_tui.widgets.panel import Panel
 
 Shown = tuple[tuple[Finding, ...], int, str, str, Palette]
@@ -53,7 +54,7 @@ class ChecksPanel(Panel):
         """A list above, the detail below."""
         yield OptionList(markup=False)
         with VerticalScroll():
-            yield Static(id="detail", markup=False)
+            yield Page(self._detail)
 
     def show(self, state: ScreenState) -> None:
         """Adds what is new; keeps the selection."""
@@ -94,7 +95,7 @@ class ChecksPanel(Panel):
     def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
         """Shows the detail of what the cursor is on."""
         event.stop()
-        self._detail()
+        self._turn_page()
 
     def on_resize(self) -> None:
         """Rows are cut to the width."""
@@ -102,7 +103,7 @@ class ChecksPanel(Panel):
 
     def _fill(self) -> None:
         options = self.query_one(OptionList)
-        width = max(20, options.size.width - 2 - options.styles.scrollbar_size_vertical)
+        width = max(20, options.outer_size.width - 2 - options.styles.scrollbar_size_vertical)
         key = (tuple(self._findings), width, self._filter, self._reason, self.palette)
         if key == self._shown:
             return
@@ -118,7 +119,7 @@ class ChecksPanel(Panel):
         else:
             options.highlighted = next((i for i, o in enumerate(rows) if not o.disabled), None)
             self._placed = None if options.highlighted is None else ids[options.highlighted]
-        self._detail()
+        self._turn_page()
 
     def _rows(self, matching: Sequence[Finding], width: int) -> list[Option]:
         """The cause is the first thing that one sees: what needs attention stands on top, worst first,
@@ -148,13 +149,13 @@ class ChecksPanel(Panel):
     def _matches(self, found: Finding) -> bool:
         return self._filter in f"{found.code} {found.title} {found.status} {found.message}".lower()
 
-    def _detail(self) -> None:
+    def _detail(self, width: int) -> list[Text]:
         found = self.selected
-        detail = self.query_one("#detail", Static)
-        width = max(20, detail.content_size.width)
         if found is not None:
-            lines = finding_detail(found, width=width, palette=self.palette)
-        else:
-            nothing = f"No finding holds “{self._filter}”." if self._findings else self._reason
-            lines = paragraph(width, nothing, self.palette.muted)
-        detail.update(Text("\n").join(lines))
+            return finding_detail(found, width=width, palette=self.palette)
+        nothing = f"No finding holds “{self._filter}”." if self._findings else self._reason
+        return paragraph(width, nothing, self.palette.muted)
+
+    def _turn_page(self) -> None:
+        self.query_one(Page).refresh(layout=True)
+        self.query_one(VerticalScroll).scroll_home(animate=False)

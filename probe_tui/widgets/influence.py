@@ -40,7 +40,7 @@ Order = tuple[int, ...]
 
 def by_row_mean(influence: Influence) -> Order:
     """The unit whose entropy falls most first, an unknown one last."""
-    means = [_mean(values) for values in influence.K]
+    means = [_mean([x for n, x in enumerate(row) if n != u]) for u, row in enumerate(influence.K)]
     return tuple(sorted(range(len(means)), key=lambda u: (means[u] is None, means[u] or 0.0)))
 
 

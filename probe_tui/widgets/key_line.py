@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 from rich.cells import cell_len
-from textual.content import Content
+from rich.style import Style
+from rich.text import Text
+from textual.events import Click
 from textual.widget import Widget
 
 from probe_tui.keys import KEYS, Key
@@ -17,22 +20,26 @@ class KeyLine(Widget):
     Textual's own footer cuts them, and is composed anew each time that the focus moves.
     """
 
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"key-line--key"}
     DEFAULT_CSS = """
-    KeyLine {
-        dock: bottom; height: 1; background: $footer-background;
-        link-style: none; link-background: $footer-background; link-color: $footer-description-foreground;
-        link-style-hover: none;
-    }
+    KeyLine { dock: bottom; height: 1; background: $footer-background; color: $footer-foreground; }
+    KeyLine > .key-line--key { color: $footer-key-foreground; text-style: bold; }
     """
 
-    def render(self) -> Content:
+    def render(self) -> Text:
         """Each is a button, too."""
-        return Content.from_markup(
-            " ".join(
-                f"[@click=app.{key.action}][b $footer-key-foreground]{_sign(key)}[/] {key.label}[/]"
-                for key in fitting(KEYS, self.size.width)
-            )
-        )
+        sign = self.get_component_rich_style("key-line--key", partial=True)
+        line = Text(no_wrap=True)
+        for key in fitting(KEYS, self.size.width):
+            press = Style(meta={"action": key.action})
+            line.append(_sign(key), sign + press).append(f" {key.label} ", press)
+        line.right_crop(1)
+        return line
+
+    async def on_click(self, event: Click) -> None:
+        """Presses the key that lies there."""
+        if action := event.style.meta.get("action"):
+            await self.run_action(f"app.{action}")
 
 
 def fitting(keys: Iterable[Key], width: int) -> list[Key]:

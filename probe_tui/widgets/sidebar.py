@@ -62,7 +62,7 @@ def narrow(state: ScreenState, width: int, palette: Palette) -> list[Text]:
     ]
     first = next((cells for cells in layouts if _length(cells) <= width), layouts[-1])
     second = [(f"{text}  ", style) for text, style in headline(state, palette)]
-    return [row(width, first), row(width, second if waits else [*hints, *second])]
+    return [row(width, _trimmed(cells)) for cells in (first, second if waits else [*hints, *second])]
 
 
 def still(state: ScreenState, palette: Palette) -> list[Cell]:
@@ -116,7 +116,8 @@ def _glyph(stage: StageState, state: ScreenState) -> str:
 def _tail(stage: StageState, palette: Palette) -> list[Cell]:
     """How far it is, and the mark of what it found."""
     share = f" {stage.done / stage.total:.0%}" if stage.status == "running" and stage.total else ""
-    bad = MARKS[stage.worst] if stage.worst in ("warn", "fail", "crash") else ""
+    serious = stage.worst in ("warn", "fail", "crash") and stage.status != "stopped"
+    bad = MARKS[stage.worst] if serious else ""
     return [(share, palette.accent), (bad, palette.status(stage.worst))]
 
 
@@ -125,4 +126,9 @@ def _style(stage: StageState, palette: Palette) -> str:
 
 
 def _length(cells: list[Cell]) -> int:
-    return cell_len("".join(text for text, _ in cells).rstrip())
+    return sum(cell_len(text) for text, _ in _trimmed(cells))
+
+
+def _trimmed(cells: list[Cell]) -> list[Cell]:
+    """Without the gap at the end."""
+    return [*cells[:-1], (cells[-1][0].rstrip(), cells[-1][1])] if cells else []

@@ -102,7 +102,11 @@ def _share(unit: UnitRow, total: float, _: Palette) -> Cell:
 def _reward(spread: bool) -> Callable[[UnitRow, float, Palette], Cell]:
     def cell(unit: UnitRow, _: float, __: Palette) -> Cell:
         mean = unit.reward_mean
-        said = f"{number(mean)} ± {number(unit.reward_std)}" if spread and mean is not None else number(mean)
+        said = number(mean, 2)
+        if spread and mean is not None:
+            said = (
+                f"{said} ± {number(unit.reward_std, 2)}"  # two digits: what is cut at the end would mislead
+            )
         return Cell(said, None if mean is None else -mean)
 
     return cell
@@ -124,7 +128,7 @@ _R = _change("contribution_r", "−η·r_n", lambda u: u.contribution_r)
 _SHARE = Column("share", 7, "contribution_r", _share, live=True)
 _S = _change("contribution_s", "+η·s_n", lambda u: u.contribution_s)
 _ROLE = Column("role", 6, "role", lambda u, _, __: Cell(u.role, u.role, justify="left"), right=False)
-_REWARD_SPREAD = Column("reward", 13, "reward_mean", _reward(spread=True))
+_REWARD_SPREAD = Column("reward ± SD", 14, "reward_mean", _reward(spread=True))
 _REWARD = Column("reward", 8, "reward_mean", _reward(spread=False))
 _TOKENS = Column("tokens", 8, "tokens", lambda u, _, __: Cell(count(u.tokens), -u.tokens))
 
@@ -161,6 +165,8 @@ class UnitTable(DataTable[Cell]):
         self._palette = DEFAULT
         self._sorted_by = _R.title
         self._reversed = False
+        self._ordered_by: tuple[str, bool] | None = None
+        """The order that the rows have, and the mark in the titles."""
 
     @property
     def sorted_by(self) -> Column:
@@ -279,4 +285,9 @@ class UnitTable(DataTable[Cell]):
         def rank(cell: Cell) -> tuple[bool, float | str]:
             return (cell.rank is None) != self._reversed, 0.0 if cell.rank is None else cell.rank
 
-        self.sort(self.sorted_by.title, key=rank, reverse=self._reversed)
+        by = self.sorted_by.title
+        ranks = [rank(self.get_cell(id, by)) for id in self.ids]
+        # A sort draws every cell anew, and the titles: one of them bears the mark.
+        if (by, self._reversed) != self._ordered_by or ranks != sorted(ranks, reverse=self._reversed):
+            self._ordered_by = by, self._reversed
+            self.sort(by, key=rank, reverse=self._reversed)

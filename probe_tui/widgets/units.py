@@ -102,9 +102,10 @@ class UnitsPanel(Panel):
         self._state = state
         self._units = units_so_far(state)
         self.set_class(not self._units, "-empty")
-        self.query_one("#reason", Static).update(
-            Text(self.empty_reason(state, "measure"), style=self.palette.muted)
-        )
+        if not self._units:
+            self.query_one("#reason", Static).update(
+                Text(self.empty_reason(state, "measure"), style=self.palette.muted)
+            )
         self._show_histograms()
         self._show_table()
 
@@ -251,19 +252,21 @@ class UnitsPanel(Panel):
 
     def _show_caption(self) -> None:
         """How many there are, what is left out and why; on the right, keys."""
+        if not self.size.width:
+            return  # hidden: the first resize draws it
         width = self.size.width - 2
         caption = Text(cut(self._selection() or self._count(), width))
         keys = HISTOGRAM_KEYS if self._focused_view is not None else TABLE_KEYS
         room = width - caption.cell_len
         if room > len(keys) + 1:
             caption.append(keys.rjust(room), self.palette.muted)
-        self.query_one("#caption", Static).update(caption)
+        self.query_one("#caption", Static).update(caption, layout=False)
 
     def _count(self) -> str:
         provisional, rollouts = self._state.provisional, self._state.report.rollouts
         total = len(self._units) if rollouts is None or provisional is None else rollouts.prompts
         so_far = "" if provisional is None else f"so far, {len(provisional.ids)} of "
-        return f"{so_far}{total} units · left of 0: entropy falls"
+        return f"{so_far}{total} units, δH₁ is the mean of −η·r_n · left of 0: entropy falls"
 
     def _selection(self) -> str:
         limits = []

@@ -6,6 +6,7 @@ import io
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from probe_engine.errors import ProbeError
 from probe_engine.events import (
@@ -124,6 +125,23 @@ def test_a_finding_has_glyph_word_code_message_and_remedy(screen: Screen) -> Non
     ]
     assert screen.hear(FindingEvent(finding=finding("CKPT006", "ok", "28 tensors, all finite"))) == [
         "  ✓ ok    CKPT006 finite weights: 28 tensors, all finite"
+    ]
+
+
+def test_a_snippet_stands_below_the_remedy_line_by_line(screen: Screen) -> None:
+    found = finding("GRAD013", "fail", "cut", evidence={"snippet": "module = model\nprint(module)"})
+    assert screen.hear(FindingEvent(finding=found))[-3:] == [
+        "          to see it:",
+        "            module = model",
+        "            print(module)",
+    ]
+
+
+def test_a_consequence_names_its_cause_instead_of_a_remedy(screen: Screen) -> None:
+    found = replace(finding("GRAD007", "fail", "6 are None", value=6), cause="GRAD013")
+    assert screen.hear(FindingEvent(finding=found)) == [
+        "  ✗ fail  GRAD007 X gradients: 6 are None",
+        "          follows from GRAD013",
     ]
 
 
@@ -274,7 +292,7 @@ def test_estimates_with_their_errors_and_the_prompts_that_move_entropy_most(scre
     )
     lines = screen.hear(EstimateEvent(estimates=estimates))
     assert lines[:5] == [
-        "  predicted change of entropy, δH₁ (negative: entropy falls)",
+        "  predicted change of entropy, δH₁ ± SE in nats (negative: entropy falls)",
         "    U-statistic  -0.003 ± 0.0012 (jackknife; plug-in 0.001), 95% [-0.006, —], B = 7",
         "    split E/U    -0.002 ± 0.002 (given U 0.001), 95% unknown, B_E = 4, B_U = 3",
         "    V-statistic  -0.004 ± —, 95% [-0.005, -0.003]",
@@ -309,7 +327,7 @@ def row(estimator: Any, **changes: Any) -> RealizedRow:
 def test_measured_changes_are_told_once(screen: Screen) -> None:
     first = "    held-out, matched      ΔĤ -0.0019 ± 0.0001, predicted -0.002, ESS 15.5 of 16, k̂ —"
     assert screen.hear(Part(realized=[row("matched")])) == [
-        "  measured change, after the preconditioned step on a copy",
+        "  measured change ± SE, after the preconditioned step (the weights are put back)",
         first,
     ]
     both = [row("matched"), row("psis", delta_h=None)]

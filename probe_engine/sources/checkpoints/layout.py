@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -62,7 +63,7 @@ def find_layout(path: Path) -> Layout:
             raise _unknown(path, "a single file of a checkpoint folder", "Point at the folder itself.")
         return Layout("file", path, path)
     if not os.path.isdir(path):
-        raise _unknown(path, "nothing", "Check the path.")
+        raise _unknown(path, "no such file or folder", "Check the path.")
     if os.path.isfile(path / ADAPTER_CONFIG):
         return Layout("peft", path, path)
     if os.path.isfile(path / MODEL_CONFIG):
@@ -71,15 +72,22 @@ def find_layout(path: Path) -> Layout:
         names = sorted(entry.name for entry in path.iterdir())
     except OSError as error:
         raise _unknown(path, f"a folder that can't be listed ({error.strerror})") from error
+    checkpoints = sorted(
+        (name for name in names if re.fullmatch(r"checkpoint-\d{1,15}", name)), key=lambda n: int(n[11:])
+    )
+    if checkpoints:
+        raise _unknown(
+            path,
+            f"a folder of checkpoints: {shown(checkpoints)}",
+            "Point at one of them.",
+            f"probe-tui {shlex.quote(str(path / checkpoints[-1]))}",
+        )
     adapters = [name for name in names if os.path.isfile(path / name / ADAPTER_CONFIG)]
     policies = [name for name in adapters if name != TRL_REFERENCE_ADAPTER]
     if len(policies) == 1:
         return Layout("peft", path, path / policies[0], policies[0])
     if policies:
         raise _unknown(path, f"adapters {shown(policies)}", "Point at the one that was trained.")
-    checkpoints = [name for name in names if re.fullmatch(r"checkpoint-\d+", name)]
-    if checkpoints:
-        raise _unknown(path, f"a folder of checkpoints: {shown(checkpoints)}", "Point at one of them.")
     foreign = foreign_layout(path)
     if foreign:
         raise _unknown(
@@ -98,10 +106,11 @@ def foreign_layout(folder: Path) -> str:
     return ""
 
 
-def _unknown(path: Path, found: str, remedy: str = "") -> ProbeError:
+def _unknown(path: Path, found: str, remedy: str = "", *commands: str) -> ProbeError:
     return ProbeError(
         f"{path}: expected a folder with {MODEL_CONFIG} and weights, a folder with {ADAPTER_CONFIG} and "
         f"adapter weights, or a torch.save file; found {found}",
         remedy,
         code="CKPT001",
+        commands=commands,
     )

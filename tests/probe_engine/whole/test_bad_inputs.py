@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -494,7 +495,7 @@ def test_a_planted_pickle_leaves_no_trace(
     if status == "fail":
         refused = next(f for f in found if f.status == "fail")
         assert "mkdir" in refused.message
-        assert refused.remedy.commands == ["probe-tui CHECKPOINT --trust"]
+        assert refused.remedy.commands == [f"probe-tui {shlex.quote(str(checkpoint))} --trust"]
     assert (report.verdict is not None) == (exit_code < 3)
 
 

@@ -75,6 +75,12 @@ def test_the_detail_says_everything() -> None:
     ]
 
 
+def test_a_snippet_keeps_its_lines() -> None:
+    f = made(evidence={"snippet": "module = model\nprint(module)"})
+    rows = [row.plain for row in finding_detail(f, width=46, palette=DEFAULT)]
+    assert rows[2:] == ["snippet:", "  module = model", "  print(module)"]
+
+
 def test_a_bare_finding_has_no_empty_labels() -> None:
     detail = finding_detail(made(status="ok", message="all well"), width=46, palette=DEFAULT)
     assert [row.plain for row in detail] == ["✓ ok GRAD010 registry / μ_Y", "all well"]

@@ -55,7 +55,7 @@ def test_sentence_reason_numbers_and_the_row_that_was_judged() -> None:
         "Entropy falls: predicted -0.001, measured -0.0011.",
         "predicted δH₁ -0.001 nats/slot, 95% [-0.002, —]",
         "measured  ΔĤ  -0.0011 nats/slot ± 0.0002 SE, 95% [-0.0015, -0.0007]",
-        "z of their paired difference 0.4",
+        "difference 0.0001 nats/slot ± 0.00025 SE, paired over units",
         "judged: preconditioned step, held-out pairing, matched",
         "ESS 240 of 256 (93.8%), Pareto k̂ 0.43",
     ]
@@ -65,7 +65,7 @@ def test_without_its_row_it_says_what_it_holds() -> None:
     assert lines(said(z=None), [realized(pairing="same_batch")])[2:] == [
         "predicted δH₁ -0.001 nats",
         "measured  ΔĤ  -0.0011 nats",
-        "z of their paired difference —",
+        "difference 0.0001 nats",
         "judged: preconditioned step, held-out pairing, matched",
     ]
 

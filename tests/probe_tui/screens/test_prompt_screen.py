@@ -10,10 +10,10 @@ import unit_states
 from rich.cells import cell_len
 from textual.app import App
 from textual.containers import VerticalScroll
-from textual.widgets import Static
 
 from probe_engine.report import ResponseRow, UnitRow
 from probe_tui.screens.prompt import PromptScreen, dots, unit_path, unit_text
+from probe_tui.widgets.page import Page
 
 UNITS = unit_states.units(3)
 LONG = unit_states.unit(7, prompt="[b]not bold[/b]\n\x1b[2Jcontrol\tand 漢字 " + "many words " * 400)
@@ -44,7 +44,7 @@ class Behind(App[None]):
 
     @property
     def said(self) -> str:
-        return str(self.prompt.query_one("#detail", Static).render())
+        return str(self.prompt.query_one("#detail", Page).render())
 
 
 def test_the_path_holds_any_id() -> None:

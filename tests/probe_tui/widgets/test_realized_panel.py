@@ -227,5 +227,6 @@ async def test_before_the_step_is_taken_it_says_what_takes_it() -> None:
     app = Host(RealizedPanel(), unit_states.state_of())
     async with app.run_test(size=(60, 13)) as pilot:
         await pilot.pause()
-        assert "stage realize: press n" in " ".join(str(app.query_one(NumberList).options[0].prompt).split())
+        said = " ".join(str(app.query_one(NumberList).options[0].prompt).split())
+        assert said == "Comes with the stage realize; measure is at work."
         assert app.panel.json_path() == ".realized"

@@ -101,9 +101,9 @@ async def test_a_row_says_what_its_unit_does() -> None:
         await pilot.pause()
         cells = [[cell.text for cell in table(app).get_row(id)] for id in table(app).ids]
         assert cells == [
-            ["4e-05", "133.3%", "—", "U", "0.5 ± 0.5", "13", "Sort the digits of 7919"],
+            ["4e-05", "133.3%", "—", "U", "0.5 ± 0.5", "13", "Sort the digits of 79…"],
             ["-1e-05", "-33.3%", "-3e-05", "E", "0.5 ± 0.5", "13", "Sort the digits of 0"],
-            ["—", "—", "—", "E", "0.5 ± 0.5", "13", "Sort the digits of 5865"],
+            ["—", "—", "—", "E", "0.5 ± 0.5", "13", "Sort the digits of 58…"],
         ]
         (falls,) = {cell.style for cell in table(app).get_row("u0") if cell.style}
         assert falls == app.palette.falls
