@@ -44,6 +44,8 @@ def watch(attach: str | None, replay: str | None) -> int:
 
 
 def _show(session: Session) -> int:
+    # A frame waits for the next tick of Textual's clock: at its 60 a second, up to 17 ms after a key.
+    os.environ.setdefault("TEXTUAL_FPS", "120")
     from probe_tui.app import ProbeApp
 
     # In a thread: the main one may be blocked in a write to a terminal that is gone.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from rich.text import Text
@@ -48,6 +49,8 @@ class ChecksPanel(Panel):
         """Where the cursor was put, not moved to: it stays on top while findings come in."""
         self._filter = ""
         self._by_option: dict[str, Finding] = {}
+        self._read: Finding | None = None
+        """In the pane below."""
         self._reason = ""
 
     def compose(self) -> ComposeResult:
@@ -126,8 +129,12 @@ class ChecksPanel(Panel):
         with what follows from it indented below."""
         self._by_option = {}
         rows: list[Option] = []
+        numbers: Counter[tuple[str, str]] = Counter()
 
-        def add(key: str, found: Finding, *, under_cause: bool = False) -> None:
+        def add(block: str, found: Finding, *, under_cause: bool = False) -> None:
+            # Known by its code, not by its place: worse findings come in above it.
+            numbers[block, found.code] += 1
+            key = f"{block} {found.code} {numbers[block, found.code]}"
             self._by_option[key] = found
             line = finding_row(found, width=width, palette=self.palette, under_cause=under_cause)
             rows.append(Option(line, id=key))
@@ -135,12 +142,12 @@ class ChecksPanel(Panel):
         urgent = causes_first(matching)
         if urgent:
             rows.append(Option(self._heading("NEEDS ATTENTION"), disabled=True))
-            for index, (found, under_cause) in enumerate(urgent):
-                add(f"urgent-{index}-{found.code}", found, under_cause=under_cause)
+            for found, under_cause in urgent:
+                add("urgent", found, under_cause=under_cause)
         for family, members in grouped(matching):
             rows.append(Option(self._heading(family.upper()), disabled=True))
-            for index, found in enumerate(members):
-                add(f"{family}-{index}-{found.code}", found)
+            for found in members:
+                add(family, found)
         return rows
 
     def _heading(self, text: str) -> Text:
@@ -158,4 +165,6 @@ class ChecksPanel(Panel):
 
     def _turn_page(self) -> None:
         self.query_one(Page).refresh(layout=True)
-        self.query_one(VerticalScroll).scroll_home(animate=False)
+        if self.selected != self._read:
+            self._read = self.selected
+            self.query_one(VerticalScroll).scroll_home(animate=False)

@@ -25,19 +25,27 @@ class Sidebar(Widget):
     def __init__(self) -> None:
         super().__init__()
         self.border_title = "Stages"
-        self._lines: list[Text] = []
+        self._told: tuple[ScreenState, float, Palette] | None = None
+        self._shown: list[Text] = []
 
     def show(self, state: ScreenState, now: float, palette: Palette) -> None:
-        """Draws the state as it is `now`, seconds since the run began."""
-        width, height = self.content_size
-        lines = narrow(state, width, palette) if height <= 2 else wide(state, width, now, palette)
-        if lines != self._lines:
-            self._lines = lines
+        """Draws the state as it is `now`, seconds since the run began; repaints only what changes."""
+        self._told = state, now, palette
+        lines = self._lines()
+        if lines != self._shown:
+            self._shown = lines
             self.refresh()
 
     def render(self) -> Text:
-        """The lines of the last `show`."""
-        return Text("\n").join(self._lines)
+        """The last `show`, at the present size."""
+        return Text("\n").join(self._lines())
+
+    def _lines(self) -> list[Text]:
+        if self._told is None:
+            return []
+        state, now, palette = self._told
+        width, height = self.content_size
+        return narrow(state, width, palette) if height <= 2 else wide(state, width, now, palette)
 
 
 def wide(state: ScreenState, width: int, now: float, palette: Palette) -> list[Text]:
