@@ -65,7 +65,8 @@ class Terminal:
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            env=environment,
+            # The size is this terminal's, whatever the one around the tests says of its own.
+            env={k: v for k, v in environment.items() if k not in ("COLUMNS", "LINES")},
             start_new_session=True,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
