@@ -14,7 +14,6 @@ import json
 import os
 import random
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -119,7 +118,7 @@ def headless(target: Path, run: Path) -> Run:
         )
         watch = Watch(run)
         watch.until(measured)
-        engine.send_signal(signal.SIGINT)
+        engine.terminate()
         engine.wait()
     return Run(watch.seconds("measure"), others.cores)
 

@@ -1,0 +1,119 @@
+"""The screen starts light: what it loads is decided here, how long that takes by benchmarks/screen.py."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import recorded
+import unit_states
+
+from probe_engine.events import FindingEvent, StageFinished, StageStarted
+from probe_engine.report import finding
+
+HEAVY = {
+    "arviz_stats",
+    "numpy",
+    "pandas",
+    "peft",
+    "pyarrow",
+    "safetensors",
+    "scipy",
+    "torch",
+    "transformers",
+}
+"""What the engine computes with. Any of these takes longer to load than the screen may take to appear."""
+
+ENGINE = {"assembly", "catalogue", "control", "errors", "events", "report", "spec"}
+"""The rooms of the engine that the screen may enter."""
+
+LOADED = "print(json.dumps(sorted(sys.modules)))"
+
+SHOWN = """
+import asyncio, json, sys
+from pathlib import Path
+from probe_tui.app import ProbeApp
+from probe_tui.session import ReplaySession
+
+async def look_around(run):
+    session = ReplaySession(run)
+    session.player.to_end()
+    app = ProbeApp(session)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.pause()
+        assert app.state.report.findings and app.state.report.influence is not None
+        for key in "1 e escape 2 enter escape 3 4 5 6 question_mark escape o".split():
+            await pilot.press(key)
+            await pilot.pause()
+
+asyncio.run(look_around(Path(sys.argv[1])))
+"""
+
+
+@dataclass(frozen=True)
+class Modules:
+    """What a process had loaded at its end."""
+
+    names: set[str]
+
+    @property
+    def packages(self) -> set[str]:
+        return {name.partition(".")[0] for name in self.names}
+
+    @property
+    def rooms(self) -> set[str]:
+        """Of the engine."""
+        return {name.split(".")[1] for name in self.names if name.startswith("probe_engine.")}
+
+
+def loaded_by(program: str, *arguments: str) -> Modules:
+    done = subprocess.run(
+        [sys.executable, "-c", f"import json, sys\n{program}\n{LOADED}", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return Modules(set(json.loads(done.stdout.splitlines()[-1])))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A recording with something for every tab."""
+    rows = unit_states.units(6)
+    said = recorded.events(
+        recorded.hello(),
+        StageStarted(stage="measure"),
+        FindingEvent(finding=finding("GRAD001", "ok", "gradients are on")),
+        *unit_states.so_far(rows),
+        StageFinished(stage="measure", seconds=1.0),
+        *unit_states.finally_(rows),
+        unit_states.influence(rows),
+        recorded.finished(),
+    )
+    folder = tmp_path / "run"
+    recorded.write(folder, said)
+    return folder
+
+
+def test_the_app_loads_nothing_that_the_engine_computes_with() -> None:
+    modules = loaded_by("import probe_tui.app, probe_tui.session")
+    assert "textual" in modules.packages
+    assert not HEAVY & modules.packages
+    assert modules.rooms == ENGINE
+
+
+def test_pages_that_few_look_at_are_not_loaded_at_the_start() -> None:
+    modules = loaded_by("import probe_tui.app, probe_tui.session")
+    assert not {"jinja2", "markdown_it"} & modules.packages
+
+
+def test_looking_at_everything_loads_nothing_either(run: Path) -> None:
+    modules = loaded_by(SHOWN, str(run))
+    assert (run / "export" / "report.html").exists()
+    assert not HEAVY & modules.packages
+    assert modules.rooms == ENGINE
