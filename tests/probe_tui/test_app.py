@@ -217,6 +217,7 @@ async def test_a_recording_refuses_what_it_cannot_do_and_plays(app: ProbeApp, ru
     async with app.run_test(size=(120, 40)) as pilot:
         await pilot.pause()
         whole = app.state.events
+        session.player.pause()  # a recording of 0.1 s would play to its end while keys are pressed
         await pilot.press("r", "x", "b")
         assert len(app.screen_stack) == 1
         await pilot.press(*["left_square_bracket"] * 10)
