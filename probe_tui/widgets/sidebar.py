@@ -85,8 +85,10 @@ def still(state: ScreenState, palette: Palette) -> list[Cell]:
 
 
 def headline(state: ScreenState, palette: Palette) -> list[Cell]:
-    """δH₁, ΔĤ and the verdict's word; what forbids to trust them."""
+    """What forbids to trust the numbers; δH₁, ΔĤ and the verdict's word."""
     parts = []
+    if failed := attention(state.report.findings).fail:
+        parts.append((f"✗ {failed} failed: see Checks", palette.fail))
     estimate, verdict = state.report.estimates.u_statistic, state.report.verdict
     if estimate is not None:
         value = f"δH₁ {number(estimate.delta_h1)} ± {number(estimate.se_jackknife)}"
@@ -98,8 +100,6 @@ def headline(state: ScreenState, palette: Palette) -> list[Cell]:
     if verdict is not None:
         style = {"agree": palette.ok, "disagree": palette.fail, "unreliable": palette.fail}
         parts.append((verdict.status, style.get(verdict.status, palette.warn)))
-    if failed := attention(state.report.findings).fail:
-        parts.append((f"✗ {failed} failed: see Checks", palette.fail))
     return parts
 
 
