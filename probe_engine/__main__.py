@@ -6,6 +6,7 @@ With `--serve` it stays after the run and runs further specs (`control.Rerun`) w
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,9 @@ from probe_engine.execution import execute
 from probe_engine.sources.run_folder import read_spec
 from probe_engine.stages.cached_load import CachedLoad
 
+YIELDING = 10
+"""Niceness beside a screen: who types gets a core at once; what the screen leaves is the engine's."""
+
 
 def main(arguments: list[str]) -> int:
     """Runs one spec, or with `--serve` several; the exit code is the last run's."""
@@ -26,6 +30,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--serve", action="store_true", help="wait for further runs")
     parser.add_argument("--parent", metavar="PID", type=int, help="whose end ends a run that waits")
     given = parser.parse_args(arguments)
+    if given.parent is not None:
+        os.nice(YIELDING)
     loader = CachedLoad()
     run: Path | None = given.run
     code = 0

@@ -15,12 +15,16 @@ class Entry:
     fault: str
     """What is wrong where it fires."""
     meaning: str
-    """What it means, how it comes about, how to see it by hand."""
+    """What it means for the numbers and for the run."""
     remedy: str
     commands: tuple[str, ...] = ()
     reference: str = ""
     causes: tuple[str, ...] = ()
     """Codes that explain this one where they fired before it, the deepest first."""
+    origin: str = ""
+    """How it comes about."""
+    by_hand: str = ""
+    """How to see it without this tool."""
 
     @property
     def family(self) -> str:
