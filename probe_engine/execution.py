@@ -104,13 +104,8 @@ def execute(
 
 
 def exit_code(report: Report, spec: RunSpec) -> int:
-    """0, or 1 where a finding that counts is at or above `--fail-on`."""
-    counted = {"fail": ("fail", "crash"), "warn": ("warn", "fail", "crash"), "never": ()}[spec.fail_on]
-    for found in report.worst(counted):
-        selected = not spec.select or found.code.startswith(spec.select)
-        if selected and not (spec.ignore and found.code.startswith(spec.ignore)):
-            return 1
-    return 0
+    """0, or 1 where a finding that counts is at or above `--fail-on`; a consequence counts as its cause."""
+    return int(any(spec.counts(f.cause or f.code, f.status) for f in report.findings))
 
 
 class _Driver:

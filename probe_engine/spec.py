@@ -75,6 +75,17 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ignore: Annotated[tuple[str, ...], _help("codes (or prefixes) that never count for --fail-on")] = ()
     trust: Annotated[bool, _help("allow unpickling of files that torch refuses")] = False
 
+    def chosen(self, code: str) -> bool:
+        """Whether a finding with this code may count: selected, and not ignored."""
+        return (not self.select or code.startswith(self.select)) and not (
+            self.ignore and code.startswith(self.ignore)
+        )
+
+    def counts(self, code: str, status: str) -> bool:
+        """Whether a finding with this root cause and status makes the run fail."""
+        counted = {"fail": ("fail", "crash"), "warn": ("warn", "fail", "crash"), "never": ()}[self.fail_on]
+        return status in counted and self.chosen(code)
+
     @property
     def memory_budget_bytes(self) -> int:
         """`memory_budget` in bytes."""

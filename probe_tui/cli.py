@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -35,7 +35,17 @@ def command(
     plain: Annotated[
         bool, typer.Option("--plain", help="append-only text, for logs and screen readers")
     ] = False,
-    doctor: Annotated[bool, typer.Option("--doctor", help="gradient-flow check only")] = False,
+    doctor: Annotated[
+        bool,
+        typer.Option("--doctor", help="gradient-flow check only; without CHECKPOINT: of this installation"),
+    ] = False,
+    style: Annotated[
+        Literal["text", "github", "junit"],
+        typer.Option("--format", help="of --doctor's findings: for people, or for a CI system"),
+    ] = "text",
+    selftest: Annotated[
+        bool, typer.Option("--selftest", help="inject every fault on a tiny model: is each one named?")
+    ] = False,
     demo: Annotated[bool, typer.Option("--demo", help="on a demo checkpoint, made on first use")] = False,
     attach: Annotated[
         str | None,
@@ -69,6 +79,8 @@ def command(
         output.say(pages.list_checks())
     elif json_schema:
         output.say(pages.json_schema())
+    elif selftest:
+        raise typer.Exit(headless.selftest(as_json=json))
     elif attach is not None or replay is not None:
         if attach is not None and replay is not None:
             raise UsageError("--attach follows a run, --replay plays one: give one of the two")
@@ -82,18 +94,20 @@ def command(
             flags[name] = tuple(flags[name].split(",")) if flags[name] else None
         flags = {name: value for name, value in flags.items() if value is not False}
         resolved = resolve({"checkpoint": checkpoint, **flags}, os.environ, Path.cwd())
+        if style != "text" and (json or not doctor):
+            raise UsageError("--format is for the findings of --doctor: give both, and no --json")
+        if doctor:
+            raise typer.Exit(headless.doctor(resolved, style, as_json=json, verbose=verbose))
         if resolved.spec.checkpoint is None:
             raise UsageError(
                 "expected a CHECKPOINT, got none",
                 "probe-tui path/to/checkpoint-200, or probe-tui --demo",
             )
-        if not (json or plain or doctor):
+        if not (json or plain):
             if interactive.in_terminal():
                 raise typer.Exit(interactive.drive(resolved))
             typer.echo("probe-tui: no screen here, plain text follows", err=True)
-        raise typer.Exit(
-            headless.run(resolved, as_json=json, until="flow" if doctor else "verdict", verbose=verbose)
-        )
+        raise typer.Exit(headless.run(resolved, as_json=json, verbose=verbose))
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ def build(folder: Path, recipe: Recipe, narrate: Callable[[str], None]) -> None:
 
     On one machine, one recipe gives one set of weights. The caller's random state stays as it was.
     """
-    with torch.random.fork_rng(devices=[]), _one_thread(), _quiet():
+    with torch.random.fork_rng(devices=[]), _one_thread(), quiet():
         torch.manual_seed(recipe.seed)
         narrate(
             f"pretraining a {recipe.layers}-layer transformer to sort digits: {recipe.pretrain_steps} steps"
@@ -77,7 +77,7 @@ def _one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps progress bars and notices of renamed attributes between libraries off the screen."""
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()

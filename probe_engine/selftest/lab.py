@@ -15,7 +15,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from probe_engine.demo.build import build
+from probe_engine.demo.build import build, quiet
 from probe_engine.demo.digits import draw
 from probe_engine.demo.grpo import Rollouts, sample
 from probe_engine.demo.recipe import Recipe
@@ -59,7 +59,8 @@ class Lab:
         self._healthy = folder / "healthy"
         self._healthy.mkdir(parents=True)
         build(self._healthy, RECIPE, narrate)
-        self._objects = self._live()
+        with quiet():
+            self._objects = self._live()
 
     def folder(self) -> Path:
         """An empty folder of its own."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from probe_engine.execution import FIRED
 from probe_engine.report import Report
 from probe_engine.selftest.injection import Injection
+from probe_engine.selftest.injections import INJECTIONS
 from probe_engine.selftest.lab import Lab
 
 
@@ -22,6 +25,8 @@ class Trial:
     folded: tuple[str, ...]
     """Codes that fired as consequences of these."""
     seconds: float
+    error: str = ""
+    """What the injection itself broke on; empty where it ran."""
 
     @property
     def named(self) -> bool:
@@ -35,17 +40,23 @@ class Trial:
         return tuple(code for code in self.roots if code not in known)
 
 
+def selftest(narrate: Callable[[str], None] = lambda _: None) -> Iterator[Trial]:
+    """Every injection in turn, on a lab that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="probe-tui-") as folder:
+        lab = Lab(Path(folder) / "lab", narrate)
+        for injection in INJECTIONS:
+            yield trial(injection, lab)
+
+
 def trial(injection: Injection, lab: Lab) -> Trial:
     """Injects one fault and reads the report."""
     began = time.monotonic()
-    report = injection.inject(lab)
+    try:
+        report = injection.inject(lab)
+    except Exception as error:  # noqa: BLE001 - one injection that breaks must not hide the others
+        return Trial(injection, (), (), time.monotonic() - began, f"{type(error).__name__}: {error}")
     roots, folded = fired(report, injection.code)
     return Trial(injection, roots, folded, time.monotonic() - began)
-
-
-def trials(injections: Iterable[Injection], lab: Lab) -> Iterator[Trial]:
-    """One after the other."""
-    return (trial(injection, lab) for injection in injections)
 
 
 def fired(report: Report, expected: str = "") -> tuple[tuple[str, ...], tuple[str, ...]]:

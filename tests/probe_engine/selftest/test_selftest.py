@@ -22,7 +22,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
 @pytest.mark.parametrize("injection", INJECTIONS, ids=lambda i: f"{i.code}: {i.fault}")
 def test_an_injected_fault_is_named_and_no_other(injection: Injection, lab: Lab) -> None:
     row = trial(injection, lab)
-    assert row.named, f"roots {row.roots}, folded {row.folded}"
+    assert row.named, f"roots {row.roots}, folded {row.folded} {row.error}"
 
 
 def on_disk(lab: Lab) -> Report:

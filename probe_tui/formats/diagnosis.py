@@ -1,0 +1,62 @@
+"""The doctor's answer for people: causes first with their remedies, then what was looked at, by family."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from probe_engine.report import Finding, Report
+from probe_tui.plain import MARKS, checkpoint_lines, finding_lines, flow_lines
+from probe_tui.renderables.findings import ATTENTION, causes_first, grouped
+
+SLOW_MS = 1000.0
+"""A check that takes longer says so."""
+
+
+def diagnosis_lines(report: Report, *, verbose: bool = False) -> list[str]:
+    """All of it.
+
+    Args:
+        report: of a run to the stage flow, or as far as it came.
+        verbose: also what is fine, a line each.
+    """
+    lines: list[str] = []
+    if report.checkpoint is not None:
+        lines += checkpoint_lines(report.checkpoint)
+    for found, follows in causes_first(report.findings):
+        lines += _consequence(found) if follows else ["", *finding_lines(found)]
+    lines.append("")
+    for family, members in grouped(report.findings):
+        lines += _family(family, members, verbose=verbose)
+    if report.gradient_flow is not None:
+        lines += ["", *flow_lines(report.gradient_flow)]
+    return [*lines, "", count_line(report.findings)]
+
+
+def count_line(findings: Sequence[Finding]) -> str:
+    """How many causes there are, and how many findings of each status."""
+    causes = [f for f in findings if f.status in ATTENTION and not f.cause]
+    statuses: Counter[str] = Counter(f.status for f in findings)
+    counted = ", ".join(f"{statuses[s]} {s}" for s in MARKS if s in statuses) or "none"
+    many = "nothing is wrong" if not causes else f"{len(causes)} to mend" if len(causes) > 1 else "1 to mend"
+    return f"{many} (findings: {counted})"
+
+
+def _consequence(found: Finding) -> list[str]:
+    return [f"          so   {MARKS[found.status]} {found.code} {found.title}: {found.message}"]
+
+
+def _family(name: str, members: Sequence[Finding], *, verbose: bool) -> list[str]:
+    """What is fine in one line, what is worth knowing in a line each; what is wrong stands above."""
+    fine = [f for f in members if f.status == "ok"]
+    rest = [f for f in members if f.status in ("info", "skip")]
+    wrong = sum(f.status in ATTENTION for f in members)
+    head = f"{name}: {len(fine)} of {len(members)} fine" + (f", {wrong} above" if wrong else "")
+    shown = members if verbose else [f for f in members if f in rest or (f.duration_ms or 0) > SLOW_MS]
+    return [head, *(_line(f) for f in shown if f.status not in ATTENTION)]
+
+
+def _line(found: Finding) -> str:
+    took = found.duration_ms or 0.0
+    slow = f" (slow: {took / 1000:.1f} s)" if took > SLOW_MS else ""
+    return f"  {MARKS[found.status]} {found.status:<5} {found.code} {found.title}: {found.message}{slow}"
