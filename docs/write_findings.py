@@ -55,7 +55,12 @@ def _section(entry: Entry) -> str:
         f"## {entry.code}",
         f"**{entry.title}**: {entry.fault}.",
         entry.meaning,
-        f"Remedy: {entry.remedy}",
+        *(
+            f"*{head}*: {text}"
+            for head, text in (("Comes about", entry.origin), ("By hand", entry.by_hand))
+            if text
+        ),
+        f"*Remedy*: {entry.remedy}",
     ]
     if entry.commands:
         parts.append("\n".join(["```", *entry.commands, "```"]))

@@ -24,8 +24,16 @@ def explain(code: str, width: int = WIDTH) -> str:
         raise UsageError(f"no finding has the code {code!r}", "probe-tui --list-checks lists them")
     parts = [
         f"{entry.code}  {entry.title}: {entry.fault}",
-        textwrap.fill(entry.meaning, width),
-        textwrap.fill(f"Remedy: {entry.remedy}", width),
+        *(
+            textwrap.fill(f"{head}: {text}", width)
+            for head, text in (
+                ("What it means", entry.meaning),
+                ("How it comes about", entry.origin),
+                ("To see it by hand", entry.by_hand),
+                ("Remedy", entry.remedy),
+            )
+            if text
+        ),
     ]
     if entry.commands:
         parts.append("\n".join(f"  {line}" for line in entry.commands))
