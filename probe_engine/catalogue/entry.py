@@ -28,5 +28,5 @@ class Entry:
 
     @property
     def family(self) -> str:
-        """The letters of the code: CKPT, PEFT, OPT, GRAD, ROLL, STAT, RUN."""
+        """The letters of the code: ENV, CKPT, PEFT, OPT, GRAD, ROLL, STAT, RUN."""
         return self.code.rstrip("0123456789")

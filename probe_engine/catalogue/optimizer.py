@@ -86,7 +86,7 @@ ENTRIES = (
         "OPT007",
         "learning rate",
         "the learning rate is 0",
-        "The next step is no step and δH₁ = 0, truly.",
+        "The next step is no step and δH₁ = 0, truly: nothing is wrong with the gradients.",
         "Say which learning rate to assume, or probe the previous checkpoint.",
         ("probe-tui CHECKPOINT --lr 1e-6",),
         origin=(
@@ -94,6 +94,25 @@ ENTRIES = (
             "schedule has lr 0."
         ),
         by_hand="torch.load('optimizer.pt', weights_only=True)['param_groups'][0]['lr'].",
+    ),
+    Entry(
+        "OPT008",
+        "state order",
+        "states seem to lie on other parameters",
+        "optimizer.pt numbers its states and names none. Where two parameters have the same shape, their states "
+        "can change places and every count and shape still fits; then P is another parameter's and δH₁ is a "
+        "number of no step. Both exp_avg_sq and the square of a fresh gradient say which entries of a parameter "
+        "have large gradients, so their ranks correlate where the order is right. This fires where another order "
+        "among equal shapes correlates at least twice as well.",
+        "Save names with the state, or train and probe with the same library versions: the order is that of the "
+        "trainer's parameter groups, each in named_parameters() order.",
+        (
+            "for group in optimizer.param_groups: group['param_names'] = [name_of[id(p)] for p in group['params']]",
+        ),
+        origin="The optimizer was built over another order of parameters than the Hugging Face Trainer's: own "
+        "groups, a set of target modules, a library that sorts or renames.",
+        by_hand="Load optimizer.pt and compare state[i]['exp_avg_sq'].flatten().argsort() with the same of a "
+        "fresh gradient squared.",
     ),
     Entry(
         "OPT009",

@@ -25,7 +25,7 @@ ENTRIES = (
         "asleep, or a library holds the interpreter. What it found before stays.",
         "Look at the end of the log, and at the process with `top`; stop the run if it hangs.",
         origin="It hangs, its machine is overloaded or asleep, or a library holds the interpreter.",
-        by_hand="top, or py-spy dump --pid PID.",
+        by_hand="top, or py-spy on the process.",
     ),
     Entry(
         "RUN003",

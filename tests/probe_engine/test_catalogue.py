@@ -21,13 +21,15 @@ SOURCE = "\n".join(
 
 
 def test_every_code_in_the_sources_has_an_entry_and_the_reverse() -> None:
-    used = set(re.findall(r'"((?:CKPT|PEFT|OPT|GRAD|ROLL|STAT|RUN)\d{3})"', SOURCE))
+    used = set(re.findall(r'"((?:ENV|CKPT|PEFT|OPT|GRAD|ROLL|STAT|RUN)\d{3})"', SOURCE))
     assert used == set(ENTRIES)
 
 
 @pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
 def test_entries_explain_and_remedy(entry) -> None:
-    assert len(entry.meaning) > 80
+    assert len(entry.meaning) > 40
+    assert len(entry.origin) > 10
+    assert len(entry.by_hand) > 10
     assert len(entry.remedy) > 10
     assert not entry.title.endswith(".")
     assert entry.fault
