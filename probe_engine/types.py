@@ -85,12 +85,45 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Extent:
+    """The shape of what is scored, as far as it is known before it is read."""
+
+    sequences: int
+    """Responses in all."""
+    prompt: int
+    """Tokens of the longest prompt."""
+    response: int
+    """Tokens of the longest response."""
+
+
+@dataclass(frozen=True, slots=True)
 class AdamMoments:
     """One parameter's Adam state: exp_avg m, exp_avg_sq v, step t."""
 
     exp_avg: Tensor
     exp_avg_sq: Tensor
     step: float
+    max_exp_avg_sq: Tensor | None = None
+    """AMSGrad's, which is then under the root in place of v."""
+
+    @property
+    def under_root(self) -> Tensor:
+        """What the denominator takes the root of, before bias correction."""
+        return self.exp_avg_sq if self.max_exp_avg_sq is None else self.max_exp_avg_sq
+
+
+@dataclass(frozen=True, slots=True)
+class StepRule:
+    """What Adam's family does with a parameter group's gradients."""
+
+    lr: float
+    betas: tuple[float, float]
+    eps: float
+    weight_decay: float
+    decoupled: bool = True
+    """AdamW's weight decay, on the weights; else Adam's, on the gradient."""
+    amsgrad: bool = False
+    maximize: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,6 +141,8 @@ class OptimizerState:
     moments: Mapping[str, AdamMoments]
     mapped_by: str = ""
     """How indices became names: param_names, position, object, names_list."""
+    rules: Mapping[str, StepRule] = field(default_factory=dict)
+    """By parameter name, of the group that holds it."""
 
 
 @dataclass(frozen=True)
