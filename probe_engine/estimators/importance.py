@@ -25,6 +25,9 @@ from torch import Tensor
 ESS_WARN, ESS_FAIL = 0.5, 0.3
 KHAT_FAIL = 1.0
 """From k̂ = 1 on, the weights have no mean."""
+EVEN = 0.9
+"""ESS/N from which no response counts much more than another. k̂ is a shape without a scale: of 48 normal
+log-weights, however small, one fit in six lies above its threshold."""
 SMALLEST_TAIL = 25
 """PSIS fits the largest fifth of the weights and needs 5 of them."""
 
@@ -145,12 +148,12 @@ def matched(samples: Samples) -> Change:
     It checks the calculus of the prediction; it shares the prediction's sampling error.
     """
     S, S_plus, lam = samples.S.double(), samples.S_plus.double(), samples.lam.double()
-    b = _leave_one_out_mean((S + 1) * lam, samples.group)
+    b = leave_one_out_mean((S + 1) * lam, samples.group)
     # −[ λ(S⁺ − S) + (w − 1)(λS⁺ − b) ]: nothing cancels as the step shrinks.
     d = -(lam * samples.log_w + torch.expm1(samples.log_w) * (lam * S_plus - b))
     h_before = float((samples.p * -lam * S).sum())
     delta_h = float((samples.p * d).sum())
-    return _change(
+    return change(
         samples,
         delta_h=delta_h,
         h_before=h_before,
@@ -208,9 +211,12 @@ def khat_threshold(n: int) -> float:
     return min(1 - 1 / math.log10(n), 0.7)
 
 
-def khat_status(khat: float | None, n: int) -> Level:
-    """method.md (18): k̂ above its threshold warns, from 1 on it fails; no k̂ is no objection."""
-    if khat is None:
+def khat_status(khat: float | None, n: int, ess_fraction: float) -> Level:
+    """method.md (18): k̂ above its threshold warns, from 1 on it fails; no k̂ is no objection.
+
+    Nor is any k̂ where the weights are even (ESS/N ≥ 0.9).
+    """
+    if khat is None or ess_fraction >= EVEN:
         return "ok"
     if khat >= KHAT_FAIL:
         return "fail"
@@ -226,7 +232,7 @@ def _self_normalised(samples: Samples, log_w: Tensor, khat: float | None) -> Cha
     # Influence of a response on ΔĤ, method.md (14); Σpψ = 0.
     psi = w_hat / p * (after - h_after) - (before - h_before)
     delta_h = float(h_after - h_before)
-    return _change(
+    return change(
         samples,
         delta_h=delta_h,
         h_before=float(h_before),
@@ -237,7 +243,7 @@ def _self_normalised(samples: Samples, log_w: Tensor, khat: float | None) -> Cha
     )
 
 
-def _change(
+def change(
     samples: Samples,
     *,
     delta_h: float,
@@ -247,6 +253,7 @@ def _change(
     ess: float,
     khat: float | None,
 ) -> Change:
+    """A change with the standard error of its units' shares."""
     return Change(
         delta_h=delta_h,
         se=math.sqrt(float(d_units.var()) / samples.B) if samples.B > 1 else None,
@@ -260,10 +267,15 @@ def _change(
     )
 
 
-def _leave_one_out_mean(values: Tensor, group: Tensor) -> Tensor:
-    """Mean of `values` over the other members of each one's group, [N]."""
-    count = group.bincount()
-    sums = torch.zeros(len(count), dtype=values.dtype, device=values.device).index_add(0, group, values)
+def leave_one_out_mean(values: Tensor, group: Tensor) -> Tensor:
+    """Mean of `values` over the other members of each one's group.
+
+    Args:
+        values: [N] or [N, T].
+        group: [N], long; two members or more each.
+    """
+    count = group.bincount().view(-1, *(1,) * (values.dim() - 1))
+    sums = values.new_zeros(len(count), *values.shape[1:]).index_add(0, group, values)
     return (sums[group] - values) / (count[group] - 1)
 
 
