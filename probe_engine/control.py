@@ -18,22 +18,30 @@ from probe_engine.events import AnyEvent, FindingEvent, Paused, Progress, StageS
 POLL_SECONDS = 0.05
 
 
-class Step(msgspec.Struct, frozen=True, tag="step", tag_field="do"):
+class Step(msgspec.Struct, frozen=True, omit_defaults=True, tag="step", tag_field="do"):
     """Run to the next stage's beginning and wait there."""
+
+    attached: bool = False
+    """By a screen that did not start the run: it waits, too, where the one that did is gone."""
 
 
 class Continue(msgspec.Struct, frozen=True, tag="continue", tag_field="do"):
     """Run to the end."""
 
 
-class Pause(msgspec.Struct, frozen=True, tag="pause", tag_field="do"):
+class Pause(msgspec.Struct, frozen=True, omit_defaults=True, tag="pause", tag_field="do"):
     """Wait after this micro-batch."""
 
+    attached: bool = False
+    """As a step's."""
 
-class Break(msgspec.Struct, frozen=True, tag="break", tag_field="do"):
+
+class Break(msgspec.Struct, frozen=True, omit_defaults=True, tag="break", tag_field="do"):
     """Wait at the first finding of this status or a worse one; `never` takes it back."""
 
     on: Literal["warn", "fail", "never"]
+    attached: bool = False
+    """As a step's."""
 
 
 class Stop(msgspec.Struct, frozen=True, tag="stop", tag_field="do"):
@@ -161,6 +169,8 @@ class Gate:
 
     def _read(self) -> None:
         for command in self._control.poll():
+            if isinstance(command, Step | Pause | Break) and command.attached:
+                self._parent = os.getppid()  # whoever that is now: somebody else is there to command
             match command:
                 case Step():
                     self._stepping, self._steps = True, self._steps + 1

@@ -20,9 +20,12 @@ from probe_engine.report import (
     Influence,
     MethodInfo,
     Number,
+    OnPolicy,
     RealizedRow,
     RolloutsInfo,
     RunInfo,
+    SelfInfluence,
+    Sweep,
     Tool,
     UnitRow,
     Verdict,
@@ -90,7 +93,10 @@ class Part(Event, tag="part", frozen=True, kw_only=True):
     rollouts: RolloutsInfo | None = None
     gradient_flow: GradientFlow | None = None
     method: MethodInfo | None = None
+    on_policy: OnPolicy | None = None
     realized: list[RealizedRow] | None = None
+    sweep: Sweep | None = None
+    self_influence: SelfInfluence | None = None
     influence: Influence | None = None
     verdict: Verdict | None = None
 

@@ -7,7 +7,7 @@ import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -74,9 +74,12 @@ def execute(
         driver(Failed(message=message, remedy=remedy, run=msgspec.structs.replace(run, exit_code=exit_code)))
 
     def stopped_by(error: ProbeError) -> None:
+        # A full disk that stops the run may take these words too: the report and other readers have them.
         if error.code:
-            driver(FindingEvent(finding=_stopping(error)))
-        failed(error.message, error.remedy, error.exit_code)
+            with suppress(ProbeError):
+                driver(FindingEvent(finding=_stopping(error)))
+        with suppress(ProbeError):
+            failed(error.message, error.remedy, error.exit_code)
 
     try:
         # Closed, not left to the garbage collector: an interrupted virtual step is taken back here.
@@ -100,6 +103,7 @@ def execute(
             folder.finish(driver.report)
         except ProbeError as error:
             stopped_by(error)
+        folder.close()
     return driver.report
 
 
@@ -156,13 +160,16 @@ class _Driver:
         self._last = now
         stamped = msgspec.structs.replace(event, seq=self._seq, time=now - self._begin)
         self.report = fold(self.report, stamped)
+        lost: ProbeError | None = None
         for sink in tuple(self._sinks):
             try:
                 sink(stamped)
-            except ProbeError:
+            except ProbeError as error:
                 # A full disk stops the run, not the readers that can still hear of it.
                 self._sinks.remove(sink)
-                raise
+                lost = error
+        if lost is not None:
+            raise lost
 
     def _cause(self, found: Finding) -> str:
         """The root of what fired before and explains this finding; empty where there is none."""

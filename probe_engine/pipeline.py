@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import Literal, TypeVar
 
 from probe_engine import __version__
 from probe_engine.environment import environment
 from probe_engine.events import Hello, StageFinished, StageStarted
+from probe_engine.model.gradient_flow import grad_context
 from probe_engine.model.preserving import preserved
 from probe_engine.model.unit_gradients import objectives, unit_gradients
 from probe_engine.report import Tool
@@ -20,6 +22,7 @@ from probe_engine.stages.estimate import estimate, learning_rate
 from probe_engine.stages.flow import flow
 from probe_engine.stages.judge import judge
 from probe_engine.stages.measure import measure
+from probe_engine.stages.on_policy import small_sample
 from probe_engine.stages.realize import realize
 from probe_engine.stages.rollouts import live_rollouts, rollouts
 from probe_engine.types import Batch, Policy
@@ -40,33 +43,42 @@ def probe_run(
     policy = yield from _timed("load", loader(spec))
     batch = yield from _timed("rollouts", _batch(spec, policy, until, live))
     units = objectives(batch)
-    method = unit_gradients(
-        spec.method,
-        policy.model,
-        policy.registry,
-        micro_batch=spec.micro_batch,
-        temperature=spec.policy_temperature,
+    method, plain = (
+        unit_gradients(
+            name,
+            policy.model,
+            policy.registry,
+            micro_batch=spec.micro_batch,
+            temperature=spec.policy_temperature,
+        )
+        for name in (spec.method, "loop")
     )
+    around = grad_context(policy.model)
     with preserved(policy.model):
-        checked = yield from _timed("flow", flow(policy, units, method, spec.policy_temperature))
+        checked = yield from _timed(
+            "flow", flow(policy, units, method, plain, around, spec.policy_temperature, spec.seed)
+        )
         if until == "flow":
+            if live is None or live.batch is not None:
+                yield from small_sample(policy, units, checked.method, spec.policy_temperature)
             return
         measured = yield from _timed(
             "measure",
             measure(
                 policy,
                 units,
-                method,
+                checked.method,
                 checked.preconditioner,
                 checked.panel,
                 policy.optimizer.lr,
                 spec.memory_budget_bytes,
+                spec.policy_temperature,
             ),
         )
         eta = learning_rate(policy)
         estimates = yield from _timed("estimate", estimate(eta, measured))
-        realized = yield from _timed("realize", realize(policy, method, eta, measured, estimates))
-        yield from _timed("judge", judge(eta, measured, estimates, realized))
+        realized = yield from _timed("realize", realize(policy, checked.method, eta, measured, estimates))
+        yield from _timed("judge", judge(eta, measured, estimates, realized, checked.panel.derivative))
 
 
 def _batch(spec: RunSpec, policy: Policy, until: Until, live: LiveObjects | None) -> Stage[Batch]:
@@ -78,10 +90,21 @@ def _batch(spec: RunSpec, policy: Policy, until: Until, live: LiveObjects | None
 
 
 def _timed(name: str, stage: Stage[T]) -> Stage[T]:
+    """Counts the seconds in which the stage works: while it is told what it said, a run may be held."""
     yield StageStarted(stage=name)
-    begin = time.monotonic()  # after the yield: a run may be held there
-    result = yield from stage
-    yield StageFinished(stage=name, seconds=time.monotonic() - begin)
+    seconds = 0.0
+    with closing(stage):
+        while True:
+            began = time.monotonic()
+            try:
+                event = next(stage)
+            except StopIteration as end:
+                result: T = end.value
+                break
+            finally:
+                seconds += time.monotonic() - began
+            yield event
+    yield StageFinished(stage=name, seconds=seconds)
     return result
 
 

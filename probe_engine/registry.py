@@ -8,15 +8,20 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from probe_engine.report import IdMatch
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside DistributedDataParallel, `torch.compile` and the like."""
+    """The module inside DistributedDataParallel, `torch.compile` and DeepSpeed's engine.
+
+    What shards parameters in its own forward (FSDP1) stays: the module inside can't run without it.
+    """
     while True:
         inner = getattr(model, "_orig_mod", None)
-        if inner is None and isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        engine = any(base.__name__ == "DeepSpeedEngine" for base in type(model).__mro__)
+        if engine or isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
             inner = model.module
         if not isinstance(inner, nn.Module):
             return model
@@ -125,10 +130,8 @@ class ParameterVector:
         return sum(t.numel() * t.element_size() for t in self.tensors if t is not None)
 
     def dot(self, other: ParameterVector) -> float:
-        """Inner product, accumulated in float64."""
-        return sum(
-            float(torch.dot(a.flatten().double(), b.flatten().double())) for a, b in self._pairs(other)
-        )
+        """Inner product, accumulated in float64; of shards over all ranks, which must all call it."""
+        return sum(_inner(a, b) for a, b in self._pairs(other))
 
     def norm(self) -> float:
         """Euclidean norm."""
@@ -149,6 +152,13 @@ class ParameterVector:
         for a, b in zip(self.tensors, other.tensors, strict=True):
             if a is not None and b is not None:
                 yield a, b
+
+
+def _inner(a: Tensor, b: Tensor) -> float:
+    if isinstance(a, DTensor):
+        # torch.dot wants one dimension, and an uneven shard can't be flattened.
+        return float((a.double() * b.double()).sum().full_tensor())  # type: ignore[attr-defined]
+    return float(torch.dot(a.flatten().double(), b.flatten().double()))
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:

@@ -153,6 +153,20 @@ class IdMatch(msgspec.Struct, frozen=True, kw_only=True):
         return cls(matched=len(mine & live), missing=len(mine - live), stray=len(live - mine))
 
 
+class DerivativeTest(msgspec.Struct, frozen=True, kw_only=True):
+    """Autograd's gradient against a central difference of what the model computes, method.md (19b)."""
+
+    along_x: Number
+    """Measured over predicted change of entropy along X̄: 1 where autograd's gradient is the derivative.
+    Null where halving the step changes it: rounding or jumps of the forward drown it."""
+    along_step: Number
+    """The same along Δθ = PȲ: the factor that δH₁ is off by. Null as above, and where Ȳ is 0."""
+    along_step_se: Number
+    """Over the units tried."""
+    units: int
+    """Units tried."""
+
+
 class GradientFlow(msgspec.Struct, frozen=True, kw_only=True):
     grad_context: str
     logits_grad_fn: str | None = None
@@ -173,9 +187,28 @@ class GradientFlow(msgspec.Struct, frozen=True, kw_only=True):
     sum_py_norm: Number = None
     stale_ratio: Number = None
     """‖PȲ‖/‖P⁺Ȳ‖ of method.md (4b)."""
+    derivative: DerivativeTest | None = None
     mapping_correlation: Number = None
     """How sure index → name of the optimizer state is: the median, over parameters, of the rank
     correlation of exp_avg_sq with the fresh gradient²."""
+
+
+class OnPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """Are the samples this policy's? method.md (20)."""
+
+    tokens: int
+    """Response tokens looked at."""
+    z: Number
+    """Above 0: less likely than the policy's own samples."""
+    temperature: Number
+    """At which these samples are likeliest, within [1/3, 4] times `--policy-temperature`."""
+    temperature_se: Number
+    excluded_mass: Number
+    """Share of the policy's probability that lies beyond every sample: about 0 for its own samples, up to
+    1 − q under nucleus sampling with top-p = q."""
+    excluded_mass_se: Number
+    top_p: Number
+    """The smallest nucleus that holds every sample."""
 
 
 class MethodInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -301,6 +334,46 @@ class RealizedRow(msgspec.Struct, frozen=True, kw_only=True):
     units: list[RealizedUnit]
 
 
+class SweepPoint(msgspec.Struct, frozen=True, kw_only=True):
+    """The change that a multiple of the step makes, and its departure from first order."""
+
+    scale: float
+    predicted: Number
+    """scale · δH₁"""
+    delta_h: Number
+    se: Number
+    departure: Number
+    """ΔĤ − scale · δH₁ on the same samples."""
+    departure_se: Number
+    """Of their paired difference over units: the sampling noise of first order is in both."""
+    departure_ci95: tuple[Number, Number] | None
+    ess_fraction: Number
+
+
+class Sweep(msgspec.Struct, frozen=True, kw_only=True):
+    """ΔĤ at several multiples of the step, method.md (19)."""
+
+    step: Literal["preconditioned", "adamw"]
+    pairing: Literal["held_out", "same_batch"]
+    estimator: Literal["matched"]
+    scales: list[float]
+    points: list[SweepPoint]
+    curvature: Number
+    """C of ΔĤ ≈ k·δH₁ + k²·C: ½ d²H/dk² in the unit of H; null where too few points can be used."""
+    curvature_se: Number
+    linear_range: Number
+    """The largest scale up to which first order holds; the largest one tried where it held throughout."""
+
+
+class SelfInfluence(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of the same-batch change comes from each unit's own gradient."""
+
+    value: Number
+    """ΔĤ of the same batch − ΔĤ held-out."""
+    diagonal_share: Number
+    """(1/B²)·Σ X_n·P Y_n over X̄·PȲ: beyond 1 where the pairs of different units pull the other way."""
+
+
 class Influence(msgspec.Struct, frozen=True, kw_only=True):
     ids: list[str]
     K: list[list[Number]]
@@ -313,6 +386,8 @@ class Histogram(msgspec.Struct, frozen=True, kw_only=True):
     nan: int
     underflow: int
     overflow: int
+    zeros: int = 0
+    """How many of the counted values are exactly 0: they lie in the bin that begins there."""
 
 
 class Histograms(msgspec.Struct, frozen=True, kw_only=True):
@@ -357,14 +432,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     rollouts: RolloutsInfo | None = None
     findings: list[Finding] = []
     gradient_flow: GradientFlow | None = None
-    on_policy: None = None
+    on_policy: OnPolicy | None = None
     method: MethodInfo | None = None
     forecast: None = None
     units: list[UnitRow] = []
     estimates: Estimates = Estimates()
     realized: list[RealizedRow] = []
-    sweep: None = None
-    self_influence: None = None
+    sweep: Sweep | None = None
+    self_influence: SelfInfluence | None = None
     influence: Influence | None = None
     histograms: Histograms = Histograms()
     verdict: Verdict | None = None

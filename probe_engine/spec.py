@@ -19,7 +19,7 @@ from probe_engine.errors import UsageError
 Weighting = Literal["dr_grpo", "sequence", "per_token"]
 LossType = Literal["dr_grpo", "grpo", "dapo", "bnpo"]
 ScaleRewards = Literal["group", "batch", "none"]
-Method = Literal["loop", "alpha", "alpha-vjp"]
+Method = Literal["fused", "loop", "alpha", "alpha-vjp"]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 NonNegativeFloat = Annotated[float, msgspec.Meta(ge=0)]
 Origin = Literal["flag", "environment", "file", "default", "call", "screen"]

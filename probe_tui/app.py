@@ -10,14 +10,15 @@ import signal
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, Literal
 
-from rich.text import Text
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import BindingType
 from textual.containers import Container
+from textual.geometry import Size
 from textual.screen import Screen
-from textual.widgets import Input, TabbedContent, TabPane
+from textual.widgets import Input, Static
 
 from probe_engine.errors import INTERRUPTED, ProbeError
 from probe_engine.events import Failed
@@ -31,7 +32,7 @@ from probe_tui.screens.explain import ExplainScreen
 from probe_tui.screens.help import HelpScreen
 from probe_tui.screens.leave import Choice, LeaveScreen
 from probe_tui.screens.options import OptionsScreen
-from probe_tui.session import ReplaySession, Session
+from probe_tui.session import ReplaySession, Session, Status
 from probe_tui.state import ScreenState, fold
 from probe_tui.widgets.checks import ChecksPanel
 from probe_tui.widgets.entropy import EntropyPanel
@@ -40,6 +41,7 @@ from probe_tui.widgets.influence import InfluencePanel
 from probe_tui.widgets.key_line import KeyLine
 from probe_tui.widgets.log import LogPanel
 from probe_tui.widgets.panel import Panel
+from probe_tui.widgets.panel_tabs import PanelTabs
 from probe_tui.widgets.realized import RealizedPanel
 from probe_tui.widgets.sidebar import Sidebar
 from probe_tui.widgets.units import UnitsPanel
@@ -48,14 +50,21 @@ REFRESH_SECONDS = 0.5
 """A list that grows is painted twice, its scroll bar after it, for some 30 ms of a core: at most 4 repaints
 a second while the engine wants both."""
 
+TOAST_SECONDS = 4.0
+"""Long enough to be read, for it covers what lies below it."""
+
 ANSWER_SECONDS = 0.15
 """After a command: an engine that waits reads it within 50 ms."""
 
-BREAKPOINTS = (
+BREAKPOINTS: tuple[tuple[Status, str], ...] = (
     ("never", "no breakpoint"),
-    ("fail", "stops at the first fail"),
-    ("warn", "stops at the first warn or fail"),
+    ("fail", "waits at the first fail"),
+    ("warn", "waits at the first warn or fail"),
 )
+
+
+LEAST = Size(60, 20)
+"""Columns and rows below which it is said that there are too few."""
 
 
 class ProbeApp(App[int]):
@@ -69,7 +78,9 @@ class ProbeApp(App[int]):
     CSS_PATH = "app.tcss"
     TITLE = "probe-tui"
     AUTO_FOCUS = "ChecksPanel OptionList"
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012 - Textual declares no ClassVar
+    # Textual declares no ClassVar.
+    HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (LEAST.width, "-narrow"), (100, "-wide")]  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (LEAST.height, "-high")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [key.binding for key in KEYS]
 
     def __init__(self, session: Session, clock: Callable[[], float] = time.monotonic) -> None:
@@ -78,7 +89,6 @@ class ProbeApp(App[int]):
         self.session = session
         self.state = ScreenState()
         self._clock = clock
-        self._break_on = 0
         self._folded_at = clock()
         for theme in THEMES:
             self.register_theme(theme)
@@ -94,19 +104,19 @@ class ProbeApp(App[int]):
         yield Header()
         with Container(id="body"):
             yield Sidebar()
-            with TabbedContent(initial="checks"):
-                for name, panel in (
+            yield PanelTabs(
+                (
                     ("checks", ChecksPanel()),
                     ("units", UnitsPanel()),
                     ("influence", InfluencePanel()),
                     ("entropy", EntropyPanel()),
                     ("realized", RealizedPanel()),
                     ("log", LogPanel()),
-                ):
-                    with TabPane(name.capitalize(), id=name):
-                        yield panel
+                )
+            )
+        yield Static(f"too small: {LEAST.width}×{LEAST.height} at least", id="too-small")
         yield Input(placeholder="filter; escape clears", id="filter", classes="hidden", disabled=True)
-        yield KeyLine()
+        yield KeyLine(self.session.commands)
 
     async def on_mount(self) -> None:
         """Starts the engine, if this session has one, and looks for its events."""
@@ -129,6 +139,7 @@ class ProbeApp(App[int]):
         except ProbeError as error:
             self._refused(error)
         self.look()
+        self.query_one(PanelTabs).lay_out()
 
     # What is shown
 
@@ -150,27 +161,12 @@ class ProbeApp(App[int]):
     def show(self) -> None:
         """Draws everything that is visible."""
         self._show_clock()
-        tabs = self.query_one(TabbedContent)
-        for panel in self.query(Panel):
-            pane = panel.parent
-            if isinstance(pane, TabPane) and pane.id:
-                word = panel.attention(self.state)
-                title = f"{pane.id.capitalize()} {word}".rstrip()
-                tab = tabs.get_tab(pane.id)
-                if tab.label_text != title:
-                    tab.label = Text(title)
-        self.current_panel.show(self.state)
+        self.query_one(PanelTabs).show(self.state)
 
     @property
     def current_panel(self) -> Panel:
         """The visible tab."""
-        active = self.query_one(TabbedContent).active
-        return self.query_one(f"#{active}", TabPane).query_one(Panel)
-
-    def on_tabbed_content_tab_activated(self, event: TabbedContent.TabActivated) -> None:
-        """A tab is brought up to date when it has come to sight: before, it has no width to draw for."""
-        event.stop()
-        self.call_after_refresh(lambda: self.current_panel.show(self.state))
+        return self.query_one(PanelTabs).panel
 
     def on_resize(self) -> None:
         """Draws again at the new size, once the layout has settled."""
@@ -182,61 +178,62 @@ class ProbeApp(App[int]):
             now = state.paused.time
         elif state.ended is None and self.session.live and not self.session.ended:
             now += self._clock() - self._folded_at
-        self.query_one(Header).show(state, self.session.badge, now)
+        badge = self.session.badge
+        if self.session.breakpoint != "never" and state.ended is None:
+            badge += f" · ◆ breaks on {self.session.breakpoint}"
+        self.query_one(Header).show(state, badge, now)
+        self.query_one(KeyLine).show(self.session.commands)
         self.query_one(Sidebar).show(state, now, self.palette)
 
     # Commands to the engine
 
     def action_next_stage(self) -> None:
         """Runs the next stage."""
-        self._command(self.session.next_stage)
+        self._command("next_stage", self.session.next_stage)
 
     def action_run_all(self) -> None:
         """Runs to the end."""
-        self._command(self.session.run_all)
+        self._command("run_all", self.session.run_all)
 
     def action_pause(self) -> None:
         """Pauses, or goes on as before."""
         waits = self.state.paused is not None
-        if (
-            self._command(partial(self.session.toggle, waits=waits))
-            and not waits
-            and self.session.owns_engine
-        ):
-            self.notify("pauses after this micro-batch")
+        done = self._command("pause", partial(self.session.toggle, waits=waits))
+        if done and not waits and self.session.live:
+            self._tell("pauses after this micro-batch")
 
     def action_breakpoint(self) -> None:
         """Next breakpoint: never, fail, warn."""
-        following = (self._break_on + 1) % len(BREAKPOINTS)
-        status, words = BREAKPOINTS[following]
-        if self._command(partial(self.session.break_on, status)):
-            self._break_on = following
-            self.notify(words)
+        at = next(i for i, (status, _) in enumerate(BREAKPOINTS) if status == self.session.breakpoint)
+        status, words = BREAKPOINTS[(at + 1) % len(BREAKPOINTS)]
+        if self._command("breakpoint", partial(self.session.break_on, status)):
+            self._tell(words)
 
     async def action_stop(self) -> None:
         """Stops the engine; the results stay."""
-        if not self.session.owns_engine:
-            self.notify(self.session.why_not, severity="warning")
-        elif self.state.ended is None:
-            self.notify("stopping; what was found stays")
-            await self.session.stop()
+        if self._offered("stop"):
+            self._tell("stopping; what was found stays")
+            try:
+                await self.session.interrupt()
+            except ProbeError as error:
+                self._refused(error)
             self.look()
 
     def action_rerun(self) -> None:
         """Asks for options and runs again."""
-        try:
-            resolved = self.session.resolved
-        except ProbeError as error:
-            self._refused(error)
-            return
-        self.push_screen(OptionsScreen(resolved), self._rerun)
+        if self._offered("rerun"):
+            self.push_screen(OptionsScreen(self.session.resolved), self._rerun)
 
     def _rerun(self, resolved: Resolved | None) -> None:
-        if resolved is not None and self._command(partial(self.session.rerun, resolved)):
+        if resolved is not None and self._command("rerun", partial(self.session.rerun, resolved)):
             self.query_one(LogPanel).follow(self.session.run / "engine.log")
+            for panel in self.query(Panel):
+                panel.begin()
             self.look()
 
-    def _command(self, command: Callable[[], None]) -> bool:
+    def _command(self, action: str, command: Callable[[], None]) -> bool:
+        if not self._offered(action):
+            return False
         try:
             command()
         except ProbeError as error:
@@ -246,20 +243,34 @@ class ProbeApp(App[int]):
         self.set_timer(ANSWER_SECONDS, self.look)
         return True
 
+    def _offered(self, action: str) -> bool:
+        """Does this do anything now? If not, says why."""
+        offered = action in self.session.commands
+        if not offered:
+            self._tell(self.session.why_not, "warning")
+        return offered
+
     def _refused(self, error: ProbeError) -> None:
-        self.notify(f"{error.message}. {error.remedy}".rstrip(" ."), severity="warning", markup=False)
+        self._tell(f"{error.message}. {error.remedy}".rstrip(" ."), "warning")
+
+    def _tell(self, words: str, severity: Literal["information", "warning"] = "information") -> None:
+        """In the bottom line; where that is covered or too short, as a toast."""
+        line = self.screen_stack[0].query_one(KeyLine)
+        style = self.palette.warn if severity == "warning" else self.palette.accent
+        if len(self.screen_stack) > 1 or not line.say(words, style):
+            self.notify(words, severity=severity, timeout=TOAST_SECONDS, markup=False)
 
     # Replay
 
     def action_speed(self, factor: float) -> None:
         """Plays a recording faster or slower."""
-        if isinstance(self.session, ReplaySession):
+        if self._offered("speed") and isinstance(self.session, ReplaySession):
             self.session.faster(factor)
             self._show_clock()
 
     def action_seek(self, step: float) -> None:
         """Moves in a recording."""
-        if isinstance(self.session, ReplaySession):
+        if self._offered("seek") and isinstance(self.session, ReplaySession):
             self.session.seek(step)
             self.look()
 
@@ -267,15 +278,16 @@ class ProbeApp(App[int]):
 
     def action_tab(self, name: str) -> None:
         """Shows a tab and puts the focus in it."""
-        self.query_one(TabbedContent).active = name
-        focusable = [w for w in self.query_one(f"#{name}", TabPane).query("*") if w.can_focus]
-        if focusable:
-            focusable[0].focus()
+        tabs = self.query_one(PanelTabs)
+        tabs.switch(name)
+        takes_keys = next((w for w in (tabs.panel, *tabs.panel.query("*")) if w.can_focus), None)
+        if takes_keys is not None:
+            takes_keys.focus()
 
     def action_filter(self) -> None:
         """Opens the filter line, for panels that can filter."""
         if not hasattr(self.current_panel, "filter"):
-            self.notify("this tab has nothing to filter", severity="warning")
+            self._tell("this tab has nothing to filter", "warning")
             return
         entry = self.query_one("#filter", Input)
         entry.disabled = False
@@ -308,26 +320,27 @@ class ProbeApp(App[int]):
         entry = self.query_one("#filter", Input)
         entry.add_class("hidden")
         entry.disabled = True
-        self.action_tab(self.query_one(TabbedContent).active)
+        self.action_tab(self.query_one(PanelTabs).active)
 
     def action_copy(self) -> None:
         """Copies what is selected."""
-        self._copy(self.current_panel.copy_text())
+        self.take(self.current_panel.copy_text())
 
     def action_command(self) -> None:
         """Copies the command that gives the number under the cursor."""
-        self._copy(headless_command(self.state.report, self.current_panel.json_path()))
+        self.take(headless_command(self.state.report, self.current_panel.json_path()))
 
-    def _copy(self, text: str) -> None:
+    def take(self, text: str) -> None:
+        """Copies a text, to the clipboard and to a file."""
         if not text:
-            self.notify("nothing to copy here", severity="warning")
+            self._tell("nothing to copy here", "warning")
             return
         try:
             path = copy(self, text, self.session.run)
         except OSError as error:
-            self.notify(f"copied; no file beside it: {error.strerror}", severity="warning")
+            self._tell(f"copied; no file beside it: {error.strerror}", "warning")
             return
-        self.notify(f"copied, and written to {path}")
+        self._tell(f"copied, also to {_short(path)}")
 
     def action_export(self) -> None:
         """Writes report.json, units.csv, screen.svg and report.html."""
@@ -336,7 +349,7 @@ class ProbeApp(App[int]):
         except ProbeError as error:
             self._refused(error)
             return
-        self.notify(f"{', '.join(p.name for p in written)} in {written[0].parent}")
+        self._tell(f"{', '.join(p.name for p in written)} in {_short(written[0].parent)}")
 
     def action_explain(self) -> None:
         """Opens the page of the selected finding."""
@@ -348,14 +361,14 @@ class ProbeApp(App[int]):
         """Goes through the themes."""
         names = [theme.name for theme in THEMES]
         self.theme = names[(names.index(self.theme) + 1) % len(names)] if self.theme in names else names[0]
-        self.notify(f"theme {self.theme}")
+        self._tell(f"theme {self.theme}")
 
     def action_help(self) -> None:
         """Lists the keys."""
         panel = self.current_panel
         ours = [type(w) for w in (panel, *panel.query("*")) if type(w).__module__.startswith("probe_tui")]
         own = [binding for kind in dict.fromkeys(ours) for binding in vars(kind).get("BINDINGS", ())]
-        self.push_screen(HelpScreen([("This tab", own)] if own else []))
+        self.push_screen(HelpScreen([("This tab", own)] if own else [], panel.words))
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The palette holds every key's action."""
@@ -367,21 +380,35 @@ class ProbeApp(App[int]):
     # Leaving
 
     def action_leave(self) -> None:
-        """Leaves; asks first where an engine still works."""
-        if self.session.owns_engine and self.state.ended is None:
-            self.push_screen(LeaveScreen(str(self.session.run)), self._leave)
+        """Leaves; asks first where an engine still works that can be stopped from here."""
+        if self.state.ended is None and (self.session.owns_engine or "stop" in self.session.commands):
+            self.push_screen(LeaveScreen(self._ways_to_leave()), self._leave)
         else:
-            self.run_worker(self._leave("stop"))
+            self.run_worker(self._leave("stop" if self.session.owns_engine else "leave"))
+
+    def _ways_to_leave(self) -> dict[Choice, str]:
+        attach = f"come back with\nprobe-tui --attach {shlex.quote(str(self.session.run))}"
+        if self.session.owns_engine:
+            leave = f"leave it running, to its end and past any breakpoint; {attach}"
+        else:
+            waits = "waiting, and p goes on" if self.state.paused is not None else "running"
+            leave = f"leave it as it is: {waits}; {attach}"
+        return {"stop": "stop it and leave; what was found stays", "leave": leave, "stay": "stay here"}
 
     async def action_quit(self) -> None:
         """The palette's quit is this one."""
         self.action_leave()
 
     async def _leave(self, choice: Choice | None) -> None:
-        if choice == "leave":
+        ended = self.state.ended
+        if choice == "leave" and ended is None:
             self.session.leave_running()
-            self.exit(0, message=f"still running: probe-tui --attach {self.session.run}")
-        elif choice == "stop":
+            still = "paused" if self.state.paused is not None and not self.session.owns_engine else "running"
+            again = f"probe-tui --attach {shlex.quote(str(self.session.run))}"
+            self.exit(0, message=self._last_words() if not self.session.live else f"still {still}: {again}")
+        elif choice in ("stop", "leave"):
+            if ended is None and not self.session.owns_engine:
+                await self.session.interrupt()
             await self.session.stop()
             self.look()
             ended = self.state.ended
@@ -394,3 +421,8 @@ class ProbeApp(App[int]):
         return (
             f"{why}run folder: {self.session.run}\n  probe-tui --replay {shlex.quote(str(self.session.run))}"
         )
+
+
+def _short(path: Path) -> str:
+    """As a shell takes it: relative to the home, where it lies there."""
+    return f"~/{path.relative_to(Path.home())}" if path.is_relative_to(Path.home()) else str(path)

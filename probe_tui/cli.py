@@ -8,12 +8,54 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
 from probe_engine import __version__
 from probe_engine.errors import USAGE, ProbeError, UsageError
 from probe_engine.spec import resolve
 from probe_tui import output
 from probe_tui.options import with_spec_options
+
+ELSEWHERE = {
+    "learning-rate": "lr",
+    "batch-size": "micro-batch",
+    "per-device-train-batch-size": "micro-batch",
+    "num-prompts": "max-prompts",
+    "limit": "max-prompts",
+    "completions": "rollouts",
+    "data": "rollouts",
+    "dataset": "prompts",
+    "reward-fn": "reward",
+    "reward-funcs": "reward",
+    "model": "base",
+    "base-model": "base",
+    "max-length": "max-completion-length",
+    "max-new-tokens": "max-completion-length",
+    "temperature": "policy-temperature",
+    "output": "out",
+    "output-dir": "out",
+    "run": "attach",
+    "check": "doctor",
+    "no-tui": "plain",
+}
+"""Options as other tools call them, and what they are called here."""
+
+
+class Hinting(TyperCommand):
+    """Knows what people mean who come from other tools."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As typer does.
+
+        Raises:
+            UsageError: an option of another tool.
+        """
+        for typed in args:
+            name = typed.removeprefix("--").partition("=")[0].replace("_", "-")
+            if typed.startswith("--") and name in ELSEWHERE:
+                raise UsageError(f"no such option: --{name}", f"here it is --{ELSEWHERE[name]}")
+        return super().parse_args(ctx, args)
+
 
 app = typer.Typer(
     add_completion=False,
@@ -22,7 +64,7 @@ app = typer.Typer(
 )
 
 
-@app.command()
+@app.command(cls=Hinting)
 @with_spec_options
 def command(
     checkpoint: Annotated[

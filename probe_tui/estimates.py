@@ -88,6 +88,11 @@ def unit_name(report: Report) -> str:
     return "blocks" if _option(report, "units", "prompt") == "block" else "prompts"
 
 
+def unit_numbers(report: Report) -> dict[str, int]:
+    """By id: 1, 2, … as they came. Every tab knows a unit by this number, however it sorts them."""
+    return {unit.id: number for number, unit in enumerate(report.units, start=1)}
+
+
 def headline(report: Report) -> Headline | None:
     """The first estimate that is a number; None where there is none."""
     chosen = next((e for e in predictions(report.estimates) if e.interval.value is not None), None)

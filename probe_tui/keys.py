@@ -22,6 +22,11 @@ class Key:
     display: str | None = None
 
     @property
+    def name(self) -> str:
+        """The action's, without its arguments."""
+        return self.action.partition("(")[0]
+
+    @property
     def binding(self) -> Binding:
         """As Textual wants it."""
         return Binding(self.key, self.action, self.label, show=self.shown, key_display=self.display)
@@ -33,13 +38,13 @@ KEYS = (
     Key("p", "pause", "pause", "pause between micro-batches, or go on", "Run"),
     Key("x", "stop", "stop", "stop the run; what was found stays", "Run"),
     Key("r", "rerun", "re-run", "run again with changed options", "Run"),
+    Key("left_square_bracket", "seek(-0.05)", "back", "5% back", "Replay", display="["),
+    Key("right_square_bracket", "seek(0.05)", "forth", "5% forward", "Replay", display="]"),
+    Key("comma", "speed(0.5)", "slower", "half as fast", "Replay", display=","),
+    Key("full_stop", "speed(2)", "faster", "twice as fast", "Replay", display="."),
     Key("q", "leave", "quit", "leave; asks what to do with a running engine (also ^q)", "Run"),
     Key("ctrl+q", "leave", "quit", "leave", "Run", False),
     Key("question_mark", "help", "help", "this list", "Look", display="?"),
-    Key("full_stop", "speed(2)", "faster", "twice as fast", "Replay", False, "."),
-    Key("comma", "speed(0.5)", "slower", "half as fast", "Replay", False, ","),
-    Key("right_square_bracket", "seek(0.05)", "forth", "5% forward", "Replay", False, "]"),
-    Key("left_square_bracket", "seek(-0.05)", "back", "5% back", "Replay", False, "["),
     Key("1", "tab('checks')", "Checks", "does gradient flow, and what else was found", "Tabs", False),
     Key("2", "tab('units')", "Units", "contributions by prompt", "Tabs", False),
     Key("3", "tab('influence')", "Influence", "whose entropy moves by training on whom", "Tabs", False),
@@ -54,4 +59,7 @@ KEYS = (
     Key("e", "explain", "explain", "what the selected finding means", "Look", False),
     Key("t", "next_theme", "theme", "next theme", "Look", False),
 )
-"""Keys of single widgets stand in their own BINDINGS; the help shows them too."""
+"""In the bottom line's order. Keys of single widgets stand in their own BINDINGS; the help shows them too."""
+
+COMMANDS = frozenset(k.name for k in KEYS if k.group in ("Run", "Replay")) - {"leave"}
+"""Actions that a session may refuse; all others are the screen's own."""

@@ -26,11 +26,14 @@ from probe_engine.report import (
     GradientFlow,
     RealizedRow,
     RolloutsInfo,
+    Sweep,
     UnitRow,
     Verdict,
 )
+from probe_tui.flow_answer import flow_answer
 from probe_tui.output import write
 from probe_tui.renderables.numbers import ENTROPY_UNITS, interval, number
+from probe_tui.sweep_words import range_words, scale_words, self_influence_words
 
 MARKS = {"ok": "✓", "info": "i", "warn": "!", "fail": "✗", "crash": "✗", "skip": "·"}
 PROGRESS_EVERY = 2.0
@@ -63,6 +66,8 @@ class Plain:
         self._stage_began = 0.0
         self._last_progress = 0.0
         self._counts: dict[str, int] = {}
+        self._findings: list[Finding] = []
+        self._flow: GradientFlow | None = None
         self._units: dict[str, UnitRow] = {}
         self._panel: list[str] = []
         self._unit = "nats"
@@ -115,6 +120,7 @@ class Plain:
         if part.rollouts is not None:
             self._lines(rollout_lines(part.rollouts))
         if part.gradient_flow is not None:
+            self._flow = part.gradient_flow
             lines = flow_lines(part.gradient_flow)
             self._lines([line for line in lines if line not in self._panel])
             self._panel = lines
@@ -122,12 +128,17 @@ class Plain:
             lines = realized_lines(part.realized)
             self._lines([line for line in lines if line not in self._realized])
             self._realized = lines
+        if part.sweep is not None:
+            self._lines(sweep_lines(part.sweep, self._unit))
+        if part.self_influence is not None:
+            self._say(f"  {self_influence_words(part.self_influence, self._unit)}")
         if part.verdict is not None:
             self._lines(verdict_lines(part.verdict))
 
     def _finding(self, found: Finding) -> None:
         self._counts[found.status] = self._counts.get(found.status, 0) + 1
         self._last = found
+        self._findings.append(found)
         if found.status in ("ok", "skip") and not self._verbose:
             return
         self._lines(finding_lines(found))
@@ -147,7 +158,10 @@ class Plain:
 
     def _summary(self, folder: str | None) -> None:
         counted = ", ".join(f"{self._counts[s]} {s}" for s in MARKS if s in self._counts)
-        self._say(f"\nfindings: {counted or 'none'}")
+        self._say("")
+        if answer := flow_answer(self._findings, self._flow, over=True):
+            self._say(f"{MARKS[answer.status]} {answer.sentence}")
+        self._say(f"findings: {counted or 'none'}")
         if folder:
             self._say(f"run folder: {folder}")
 
@@ -176,12 +190,15 @@ def checkpoint_lines(info: CheckpointInfo) -> list[str]:
     """What was loaded."""
     o = info.optimizer
     base = f", base {info.base}" if info.base else ""
+    lr = "lr unknown" if o.lr is None else f"lr {number(o.lr)} ({o.lr_origin})"
+    state = (
+        f"{o.class_ or 'an optimizer'} {lr}, betas {o.betas[0]:g} {o.betas[1]:g}, step {number(o.step)}; "
+        f"state for {o.matched} of {info.trainable_tensors}, by {o.mapped_by}"
+    )
     return [
         f"  {info.path} · {info.format} {info.kind}, step {_or_unknown(info.step)}{base}",
         f"  {info.trainable_tensors} trainable tensors, {info.trainable_parameters:,} parameters",
-        f"  {o.class_ or 'no optimizer'} lr {number(o.lr)} ({o.lr_origin}), betas "
-        f"{o.betas[0]:g} {o.betas[1]:g}, step {number(o.step)}; "
-        f"state for {o.matched} of {info.trainable_tensors}, by {o.mapped_by or 'nothing'}",
+        f"  {state}" if o.mapped_by else f"  no optimizer state, so P = 1 for every parameter; {lr}",
     ]
 
 
@@ -267,6 +284,21 @@ def realized_lines(rows: list[RealizedRow]) -> list[str]:
         if lines
         else []
     )
+
+
+def sweep_lines(sweep: Sweep, unit: str = "nats") -> list[str]:
+    """ΔĤ at multiples of the step, and how far first order holds."""
+    lines = [f"  step sweep, {sweep.pairing.replace('_', '-')}, {sweep.estimator}: ΔĤ in {unit}"]
+    lines += [
+        f"    {scale_words(p.scale):<8} ΔĤ {number(p.delta_h)}, first order {number(p.predicted)}, "
+        f"departure {number(p.departure)} ± {number(p.departure_se)}, ESS/N {number(p.ess_fraction)}"
+        for p in sweep.points
+    ]
+    lines.append(f"    {range_words(sweep)}")
+    if sweep.curvature is not None:
+        bend = f"{number(sweep.curvature)} ± {number(sweep.curvature_se)}"
+        lines.append(f"    curvature C = {bend}: ΔĤ ≈ k·δH₁ + k²·C at k × step")
+    return lines
 
 
 def verdict_lines(verdict: Verdict) -> list[str]:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Literal
 
-from probe_engine.control import Break, Continue, Pause, Step
+from probe_engine.control import Break, Command, Continue, ControlFile, Pause, Step, Stop, send
 from probe_engine.errors import ProbeError
 from probe_engine.spec import Resolved
 from probe_tui.engine_process import EngineProcess
 from probe_tui.feeds import AttachFeed, Feed, LiveFeed, News, ReplayFeed
 from probe_tui.runs import next_run, run_folder
+
+Status = Literal["never", "fail", "warn"]
+
+RUNNING = frozenset(("next_stage", "run_all", "pause", "stop", "rerun", "breakpoint"))
+"""What an engine at work can be told, by the actions of the keys."""
 
 
 class Session:
@@ -19,11 +25,22 @@ class Session:
     owns_engine = False
     live = True
     """The run's time passes between its events, too."""
-    why_not = "nothing here takes commands"
+    breakpoint: Status = "never"
+    """The least status at which the engine waits."""
 
     def __init__(self, run: Path) -> None:
         self.run = run
         self.feed: Feed | None = None
+
+    @property
+    def commands(self) -> frozenset[str]:
+        """The actions that do something now: the bottom line offers no others."""
+        return frozenset()
+
+    @property
+    def why_not(self) -> str:
+        """Why the others do nothing, and what would."""
+        return "nothing here takes commands"
 
     async def start(self) -> None:
         """Opens the feed."""
@@ -31,7 +48,9 @@ class Session:
     @property
     def badge(self) -> str:
         """Where events come from, in a word."""
-        return "○ starting" if self.feed is None else f"● {self.feed.badge}"
+        if self.feed is None:
+            return "○ starting"
+        return "○ over" if self.ended else f"● {self.feed.badge}"
 
     @property
     def ended(self) -> bool:
@@ -63,8 +82,12 @@ class Session:
         """Pauses, or goes on where it waits."""
         raise ProbeError(self.why_not)
 
-    def break_on(self, status: str) -> None:
-        """Waits at the first finding of this status."""
+    def break_on(self, status: Status) -> None:
+        """Waits at the first finding of this status, or a worse one."""
+        raise ProbeError(self.why_not)
+
+    async def interrupt(self) -> None:
+        """Ends the run; what was found stays."""
         raise ProbeError(self.why_not)
 
     def close(self) -> None:
@@ -98,6 +121,16 @@ class LiveSession(Session):
         self._engine: EngineProcess | None = None
         self._stepping = True
 
+    @property
+    def commands(self) -> frozenset[str]:
+        """All while the run goes on; afterwards it can only be run again."""
+        return frozenset(("rerun",)) if self.ended else RUNNING
+
+    @property
+    def why_not(self) -> str:
+        """A run that is over takes no commands."""
+        return "this run is over: r runs again with changed options"
+
     async def start(self) -> None:
         """Starts the engine: it loads, and waits."""
         self._engine = EngineProcess(self._resolved, self.run, [Step()])
@@ -125,9 +158,14 @@ class LiveSession(Session):
         else:
             self._send(Pause())
 
-    def break_on(self, status: str) -> None:
+    def break_on(self, status: Status) -> None:
         """never, fail or warn."""
-        self._send(Break(on=status))  # type: ignore[arg-type]
+        self._send(Break(on=status))
+        self.breakpoint = status
+
+    async def interrupt(self) -> None:
+        """The engine ends with its run."""
+        await self.stop()
 
     def close(self) -> None:
         """Ends the engine, unless it was left running."""
@@ -144,7 +182,7 @@ class LiveSession(Session):
         if self._engine is None:
             raise ProbeError("the engine has not started yet")
         following = next_run(self._first)
-        self._engine.rerun(resolved, following, [Step()])
+        self._engine.rerun(resolved, following, [Break(on=self.breakpoint), Step()])
         self.run, self._resolved, self._stepping = following, resolved, True
 
     def _send(self, command: Step | Continue | Pause | Break) -> None:
@@ -154,9 +192,15 @@ class LiveSession(Session):
 
 
 class AttachedSession(Session):
-    """Follows a run that another process works on."""
+    """Follows a run that another process works on, and hands its engine commands where it reads them.
 
-    why_not = "this run belongs to another process: attached screens only look"
+    Leaving changes nothing in that run: what waits waits on, and a breakpoint stays.
+    """
+
+    def __init__(self, run: Path) -> None:
+        super().__init__(run)
+        self._said = ControlFile(run)
+        self._stepping = False
 
     async def start(self) -> None:
         """Opens the log."""
@@ -165,7 +209,73 @@ class AttachedSession(Session):
     @property
     def badge(self) -> str:
         """Says whether the run is going on, silent, finished or dead."""
-        return f"● attached, {self.feed.status}" if isinstance(self.feed, AttachFeed) else "○ attaching"
+        return f"● attached, {self._status}" if self.feed is not None else "○ attaching"
+
+    @property
+    def commands(self) -> frozenset[str]:
+        """Those of an engine at work; its options are not this screen's to change."""
+        reads = isinstance(self.feed, AttachFeed) and self.feed.takes_commands
+        return RUNNING - {"rerun"} if reads else frozenset()
+
+    @property
+    def why_not(self) -> str:
+        """Who does not listen, and why."""
+        if self._status in ("finished", "dead"):
+            return f"this run is {self._status}: probe-tui CHECKPOINT starts another"
+        if self.commands:
+            return "its options belong to the screen that started it"
+        return "this run was started without a screen and reads no commands: Ctrl-C where it runs stops it"
+
+    def poll(self) -> News:
+        """New events; and what was commanded meanwhile, by whichever screen."""
+        for command in self._said.poll():
+            match command:
+                case Step() | Continue():
+                    self._stepping = isinstance(command, Step)
+                case Break():
+                    self.breakpoint = command.on
+                case _:
+                    pass
+        return super().poll()
+
+    def next_stage(self) -> None:
+        """One stage on, then wait."""
+        self._send(Step(attached=True))
+
+    def run_all(self) -> None:
+        """To the end."""
+        self._send(Continue())
+
+    def toggle(self, *, waits: bool) -> None:
+        """Pauses between micro-batches; goes on as before."""
+        if waits:
+            self._send(Step(attached=True) if self._stepping else Continue())
+        else:
+            self._send(Pause(attached=True))
+
+    def break_on(self, status: Status) -> None:
+        """never, fail or warn."""
+        self._send(Break(on=status, attached=True))
+        self.breakpoint = status
+
+    async def interrupt(self) -> None:
+        """Ends the run; its engine says when it is over."""
+        self._send(Stop())
+
+    def _send(self, command: Command) -> None:
+        if not self.commands:
+            raise ProbeError(self.why_not)
+        try:
+            send(self.run, command)
+        except OSError as error:
+            raise ProbeError(
+                f"{self.run}: the command can't be written: {error.strerror or error}",
+                "the screen that started the run has the same keys",
+            ) from error
+
+    @property
+    def _status(self) -> str:
+        return self.feed.status if isinstance(self.feed, AttachFeed) else "unknown"
 
 
 class ReplaySession(Session):
@@ -176,12 +286,21 @@ class ReplaySession(Session):
     """
 
     live = False
-    why_not = "a recording can't be run again: probe-tui CHECKPOINT runs"
 
     def __init__(self, run: Path) -> None:
         super().__init__(run)
         self.player = ReplayFeed(run)
         self.feed = self.player
+
+    @property
+    def commands(self) -> frozenset[str]:
+        """What moves in time."""
+        return frozenset(("next_stage", "run_all", "pause", "speed", "seek"))
+
+    @property
+    def why_not(self) -> str:
+        """It has happened."""
+        return "a recording can't be changed: probe-tui CHECKPOINT runs"
 
     @property
     def badge(self) -> str:
@@ -190,8 +309,8 @@ class ReplaySession(Session):
         return f"● replay {pace} {self.player.fraction:.0%}"
 
     def next_stage(self) -> None:
-        """One event on."""
-        self.player.step()
+        """To the beginning of the next stage, or to the end, and waits there."""
+        self.player.next_stage()
 
     def run_all(self) -> None:
         """To the end at once."""

@@ -18,16 +18,16 @@ from probe_engine.types import Batch, Group, Policy, Response, Unit
 
 VOCABULARY = 32
 
+PLAIN: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+}
 CONFIGS: dict[str, dict[str, Any]] = {
-    "llama": {
-        "vocab_size": VOCABULARY,
-        "hidden_size": 16,
-        "intermediate_size": 24,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 64,
-    },
+    "llama": PLAIN | {"num_key_value_heads": 2},
     "gpt2": {
         "vocab_size": VOCABULARY,
         "n_embd": 16,
@@ -37,15 +37,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "bos_token_id": 0,
         "eos_token_id": 1,
     },
-    "qwen2": {
-        "vocab_size": VOCABULARY,
-        "hidden_size": 16,
-        "intermediate_size": 24,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 64,
-    },
+    "qwen2": PLAIN | {"num_key_value_heads": 2},
+    "gemma": PLAIN | {"num_key_value_heads": 2, "head_dim": 4},
+    "phi": PLAIN,
+    "mixtral": PLAIN | {"num_key_value_heads": 2, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "opt": PLAIN | {"ffn_dim": 24, "word_embed_proj_dim": 16},
+    "gpt_neox": PLAIN,
 }
 
 
@@ -84,7 +81,7 @@ def cast(of: nn.Module, dtype: torch.dtype) -> nn.Module:
     if dtype == torch.float64:
         for parent in list(of.modules()):
             for name, child in list(parent.named_children()):
-                if type(child).__name__.endswith("RMSNorm") and not isinstance(child, nn.RMSNorm):
+                if type(child).__name__.endswith("RMSNorm") and hasattr(child, "variance_epsilon"):
                     exact = nn.RMSNorm(child.weight.shape, eps=child.variance_epsilon)
                     exact.weight = child.weight
                     setattr(parent, name, exact)

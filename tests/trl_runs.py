@@ -49,8 +49,17 @@ def digits(completions: list[str], **_: Any) -> list[float]:
     return [sum(c.isdigit() for c in text) / max(len(text), 1) for text in completions]
 
 
-def train(kind: str, folder: Path) -> TrlRun:
-    """Five true GRPO steps, a checkpoint after each."""
+def grpo_trainer(
+    kind: str, folder: Path, trainer_class: type[GRPOTrainer] = GRPOTrainer, **arguments: Any
+) -> GRPOTrainer:
+    """A real trainer of a tiny model, not yet started; a base model for adapters is saved at `folder/base`.
+
+    Args:
+        kind: model, and what of it trains.
+        folder: for the base and the run.
+        trainer_class: GRPOTrainer, or one that overrides a part of it.
+        arguments: of GRPOConfig, besides those of every run here.
+    """
     tokenizer = character_tokenizer()
     name = kind.split("-")[0]
     size = {"vocab_size": len(tokenizer), "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 1}
@@ -67,14 +76,10 @@ def train(kind: str, folder: Path) -> TrlRun:
             r=4, lora_alpha=8, target_modules="all-linear", use_dora="dora" in kind, task_type="CAUSAL_LM"
         )
     problems = reasoning_gym.create_dataset("basic_arithmetic", size=24, seed=7)
-    arguments = GRPOConfig(
+    config = GRPOConfig(
         output_dir=str(folder / "run"),
         use_cpu=True,
         bf16=False,
-        max_steps=STEP + 1,
-        save_steps=1,
-        logging_steps=1,
-        log_completions=True,
         per_device_train_batch_size=32,
         num_generations=4,
         max_completion_length=12,
@@ -84,14 +89,22 @@ def train(kind: str, folder: Path) -> TrlRun:
         report_to=[],
         disable_tqdm=True,
         seed=0,
+        **arguments,
     )
-    trainer = GRPOTrainer(
+    return trainer_class(
         model=str(base) if base else model,
         reward_funcs=digits,
-        args=arguments,
+        args=config,
         train_dataset=Dataset.from_dict({"prompt": [p["question"][:24] for p in problems]}),
         processing_class=tokenizer,
         peft_config=adapter,
+    )
+
+
+def train(kind: str, folder: Path) -> TrlRun:
+    """Four true GRPO steps, a checkpoint after each."""
+    trainer = grpo_trainer(
+        kind, folder, max_steps=STEP + 1, save_steps=1, logging_steps=1, log_completions=True
     )
     truth: dict[str, dict[str, torch.Tensor]] = {}
     save = trainer._save_checkpoint
@@ -106,4 +119,5 @@ def train(kind: str, folder: Path) -> TrlRun:
 
     trainer._save_checkpoint = save_and_remember
     trainer.train()
-    return TrlRun(kind, folder / "run" / f"checkpoint-{STEP}", base, truth)
+    base = folder / "base"
+    return TrlRun(kind, folder / "run" / f"checkpoint-{STEP}", base if base.exists() else None, truth)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -50,7 +51,13 @@ def drained(stage: Generator[AnyEvent, None, T]) -> tuple[T, list[AnyEvent]]:
 
 
 def loaded(path: Path, **options: Any) -> Loaded:
-    return Loaded(*drained(load(RunSpec(checkpoint=str(path), device="cpu", **options))))
+    """The load stage's work on a checkpoint, with rollouts of token ids somewhere else."""
+    row = {"prompt_tokens": [2, 3], "response_tokens": [4, 1], "reward": 1.0}
+    with tempfile.TemporaryDirectory() as elsewhere:
+        rollouts = Path(elsewhere, "rollouts.jsonl")
+        rollouts.write_text(2 * f"{json.dumps(row)}\n")
+        spec = RunSpec(**({"checkpoint": str(path), "rollouts": str(rollouts), "device": "cpu"} | options))
+        return Loaded(*drained(load(spec)))
 
 
 def base_model(folder: Path, kind: str = "llama", **changes: Any) -> nn.Module:

@@ -89,7 +89,7 @@ ENTRIES = (
         "Autograd found no path from L_X = −(1/G) Σ c·S to some registry parameters: X lacks them, and "
         "so does every dot product.",
         "See GRAD003 and GRAD006 first; parameters that the forward does not use should be frozen.",
-        causes=("PEFT002", "PEFT003", "PEFT004", "GRAD013", "GRAD006"),
+        causes=("PEFT002", "PEFT003", "PEFT004", "GRAD013", "GRAD006", "GRAD010", "GRAD023"),
         origin=(
             "The graph is cut below them, or the forward does not use them (an adapter that is not active, "
             "an unused head, an expert that no token chose)."
@@ -103,7 +103,7 @@ ENTRIES = (
         "Autograd found no path from L_Y = (1/G) Σ A·κ·S to some registry parameters. L_X and L_Y share "
         "S, so GRAD007 names the same parameters.",
         "See GRAD003 and GRAD006 first; parameters that the forward does not use should be frozen.",
-        causes=("PEFT002", "PEFT003", "PEFT004", "GRAD013", "GRAD006", "GRAD007"),
+        causes=("PEFT002", "PEFT003", "PEFT004", "GRAD013", "GRAD006", "GRAD010", "GRAD023", "GRAD007"),
         origin="That of GRAD007.",
         by_hand="torch.autograd.grad(L_Y, parameters, allow_unused=True) holds None.",
     ),
@@ -113,6 +113,7 @@ ENTRIES = (
         "gradients are present but exactly 0",
         "A parameter has a gradient and all of it is 0: it does not train, and says so nowhere.",
         "Look at the named parameters: which factor multiplies them by 0?",
+        causes=("GRAD018",),
         origin=(
             "A factor of 0 on its path: a gate that is closed, a scaling of 0, a dead activation, an "
             "underflow in low precision. (In a fresh adapter every lora_B is 0, and lora_A's gradients are "
@@ -186,6 +187,27 @@ ENTRIES = (
         by_hand="The snippet in the finding's evidence.",
     ),
     Entry(
+        "GRAD014",
+        "hidden parameters",
+        "a wrapper hides parameters",
+        "The parameters that the model lists hold no values in this process: a wrapper keeps them "
+        "elsewhere and brings them in for the moment of a forward pass. Gradients don't arrive at the "
+        "listed objects, shapes and norms are not theirs, and an optimizer's state has nothing to be laid "
+        "on. FSDP2 (fully_shard) is read: its parameters are DTensors that stay what they are.",
+        "Use fully_shard (FSDP2) instead of FSDP1, load the weights onto a device, or write a checkpoint "
+        "with whole weights and probe that.",
+        ("accelerator.save_state('checkpoint'); probe-tui checkpoint",),
+        "https://github.com/pytorch/pytorch/issues/104690",
+        origin=(
+            "FSDP1 flattens a module's parameters into one FlatParameter; DeepSpeed's ZeRO-3 empties them "
+            "(numel 0) and keeps the values in ds_tensor; accelerate's and device_map's offloading leaves "
+            "them on the meta device."
+        ),
+        by_hand=(
+            "print([(n, p.numel(), p.is_meta, hasattr(p, 'ds_id')) for n, p in model.named_parameters()])"
+        ),
+    ),
+    Entry(
         "GRAD015",
         "repeated forward",
         "two identical forwards differ",
@@ -197,5 +219,159 @@ ENTRIES = (
             "sampled noise, or a state that each forward changes."
         ),
         by_hand="torch.equal(model(**inputs).logits, model(**inputs).logits) in eval mode.",
+    ),
+    Entry(
+        "GRAD016",
+        "shared memory",
+        "a weight is counted twice",
+        "Two Parameter objects lie on the same memory. Autograd gives each the gradient of its own use "
+        "alone, so neither has the weight's gradient; both enter every norm and dot product; and an "
+        "optimizer that holds both steps the same numbers twice, with two states. A tied weight is one "
+        "object under two names.",
+        "Tie by object, before the optimizer is built.",
+        ("model.lm_head.weight = model.get_input_embeddings().weight", "model.tie_weights()"),
+        origin=(
+            "A Parameter was made anew from .data or .detach() of another one, or a loader that ties by "
+            "value did so."
+        ),
+        by_hand="print(len(list(model.parameters())), len({p.data_ptr() for p in model.parameters()}))",
+    ),
+    Entry(
+        "GRAD017",
+        "fast method",
+        "the fast method disagrees with plain autograd",
+        "Every method of --method is another way to the same dot products. On a unit drawn by --seed the "
+        "one that was asked for gave other numbers than plain autograd, or none. The run goes on with "
+        "loop: its numbers are right and take longer.",
+        "Ask for loop, or for a method that needs no second derivative; what the module does in its "
+        "backward is to be mended in the module.",
+        ("probe-tui CHECKPOINT --method loop",),
+        "https://github.com/pytorch/pytorch/issues/117629",
+        causes=("GRAD015",),
+        origin=(
+            "alpha and alpha-vjp differentiate the backward pass: fused kernels (attention, norms, "
+            "activations in Triton) write a backward that autograd does not record, and their second "
+            "derivative is missing, or is 0 in silence. In float16 the direction P·Y overflows."
+        ),
+        by_hand="torch.autograd.gradgradcheck(module, inputs) of the kernel's module, in float64.",
+    ),
+    Entry(
+        "GRAD018",
+        "small gradients",
+        "gradients underflow in 16 bits",
+        "float16 holds nothing below 6e-8. Weights of S are of size advantage/length, and what they "
+        "leave of a small probability's gradient is rounded to 0 on its way, before any dot product "
+        "widens it. X and Y are then cut off at the small end, which Adam's P weighs most. bfloat16 has "
+        "float32's range and loses nothing this way. Trainers in float16 scale their loss and don't meet "
+        "it.",
+        "Compute in float32, or in bfloat16.",
+        ("probe-tui CHECKPOINT --dtype float32",),
+        "https://docs.pytorch.org/docs/stable/notes/amp_examples.html",
+        origin=(
+            "A float16 checkpoint or --dtype float16, and a long --max-completion-length (λ = 1/L_max), a "
+            "large vocabulary or small advantages."
+        ),
+        by_hand=(
+            "torch.autograd.grad(S.sum() * w, parameters) against torch.autograd.grad(S.sum() * w * 4096, "
+            "parameters) / 4096 in float32: without underflow they are equal bit for bit."
+        ),
+    ),
+    Entry(
+        "GRAD019",
+        "padding",
+        "padding changes the answer",
+        "log π of a sequence must not depend on padding beside it. The probe pads on the right, where a "
+        "causal model never looks: only a fault that shows there makes its own numbers wrong. Generation "
+        "and most trainers pad prompts on the left; where that moves log π, rollouts are sampled from, "
+        "and the loss is computed on, another policy than the one without padding.",
+        "For the probe: one sequence at a time. For training: prompts of one length, no padding "
+        "(per_device_train_batch_size=1), or a forward that obeys attention_mask and is given "
+        "position_ids.",
+        ("probe-tui CHECKPOINT --micro-batch 1",),
+        "https://github.com/huggingface/trl/issues/6800",
+        causes=("GRAD020", "GRAD015"),
+        origin=(
+            "A forward that drops attention_mask (patched attention kernels); learned absolute positions "
+            "counted from the padded edge because no position_ids are passed (gpt2, gpt_neo, gpt_bigcode, "
+            "biogpt, xglm); recurrent layers whose state runs through the padding (rwkv, recurrent_gemma)."
+        ),
+        by_hand=(
+            "Score a sequence alone, and again with a few pad tokens before it, their attention_mask 0 and "
+            "position_ids = attention_mask.cumsum(-1) - 1: the same log-probabilities are due."
+        ),
+    ),
+    Entry(
+        "GRAD020",
+        "neighbours in a batch",
+        "batching changes the answer",
+        "log π of a sequence must not depend on which others are scored beside it. Here it does by more "
+        "than rounding: S of a response, its gradient and its importance weight hold a part of its "
+        "neighbours, and change with --micro-batch. Rounding alone gives about 1e-6 nats a token in "
+        "float32, and a few hundredths in bfloat16, where matrix kernels differ by batch size.",
+        "One sequence at a time; drop-free routing, and norms that use stored statistics in eval mode.",
+        ("probe-tui CHECKPOINT --micro-batch 1",),
+        "https://github.com/huggingface/transformers/issues/26869",
+        causes=("GRAD015",),
+        origin=(
+            "Mixture of experts with a capacity (tokens dropped when the batch is full), normalisation by "
+            "batch statistics, activations quantised with one scale for the whole batch, a cache that "
+            "outlives a call."
+        ),
+        by_hand="(model(ids).logits[:1] - model(ids[:1]).logits).abs().max(), ids [N, T] without padding.",
+    ),
+    Entry(
+        "GRAD022",
+        "autocast",
+        "autocast around the call",
+        "Under an outer torch.autocast matrix products run in bfloat16 or float16, whatever the weights "
+        "are in. S then carries a rounding error of about one percent of a nat per token, gradients one of "
+        "2⁻⁸ of themselves, and differences of S between two sets of weights, which is what a step "
+        "changes, drown in it. The probe switches it off for its own passes; an autocast inside of the "
+        "model's forward, as accelerate puts it there, is a part of the model and stays.",
+        "Call the probe outside of autocast; if the model runs under it alone, put it into the model's "
+        "forward.",
+        (
+            "model.forward = torch.autocast('cuda', torch.bfloat16)(model.forward)",
+        ),
+        origin="A training loop's `with torch.autocast(...)` is around the call, or a trainer's "
+        "compute_loss_context_manager.",
+        by_hand="print(torch.is_autocast_enabled('cuda'), torch.is_autocast_enabled('cpu'))",
+    ),
+    Entry(
+        "GRAD021",
+        "derivative of the forward",
+        "autograd's gradient is not the derivative of the forward",
+        "A tiny step along X̄ must change entropy by ‖X̄‖² per unit of step. It doesn't: a part of the "
+        "forward that depends on the parameters is hidden from autograd. Training follows autograd, so the "
+        "step is the right one; δH₁, made of the same gradient, does not say what the step does. Read the "
+        "measured change.",
+        "Nothing is broken where the stop-gradient is meant, as in DoRA. Else look for detach(), .data, "
+        "rounding or no_grad in what computes with parameters.",
+        ("grep -rn 'detach()\\|\\.data\\b' YOUR_MODEL.py",),
+        causes=("GRAD013", "GRAD015", "GRAD016", "GRAD007", "GRAD009"),
+        origin=(
+            "DoRA detaches its weight norm; straight-through estimators round in the forward and not in "
+            "the backward."
+        ),
+        by_hand=(
+            "Add ε·p.grad to every parameter, score again, subtract, and compare the change with ε·Σ "
+            "p.grad²."
+        ),
+    ),
+    Entry(
+        "GRAD023",
+        "unused parameters",
+        "trainable parameters that the forward does not use",
+        "No module that holds these parameters is called when S is computed, so they have no gradient of X "
+        "or Y, and the policy's loss does not train them. An optimizer that holds them spends memory on "
+        "them, and weight decay, if there is any, still moves them.",
+        "Freeze them, or call them in the forward.",
+        ("for p in model.value_head.parameters(): p.requires_grad_(False)",),
+        causes=("PEFT002", "PEFT003", "PEFT004", "GRAD010"),
+        origin="A value head or an auxiliary head beside the policy, a second adapter, a skipped layer.",
+        by_hand=(
+            "After loss.backward(): [n for n, p in model.named_parameters() if p.requires_grad and "
+            "p.grad is None]."
+        ),
     ),
 )

@@ -99,18 +99,19 @@ ENTRIES = (
         "OPT008",
         "state order",
         "states seem to lie on other parameters",
-        "optimizer.pt numbers its states and names none. Where two parameters have the same shape, their states "
-        "can change places and every count and shape still fits; then P is another parameter's and δH₁ is a "
-        "number of no step. Both exp_avg_sq and the square of a fresh gradient say which entries of a parameter "
-        "have large gradients, so their ranks correlate where the order is right. This fires where another order "
-        "among equal shapes correlates at least twice as well.",
-        "Save names with the state, or train and probe with the same library versions: the order is that of the "
-        "trainer's parameter groups, each in named_parameters() order.",
+        "optimizer.pt numbers its states and names none. Where two parameters have the same shape, their "
+        "states can change places and every count and shape still fits; then P is another parameter's and "
+        "δH₁ is a number of no step. exp_avg_sq and the square of a fresh gradient both say which entries of "
+        "a parameter have large gradients, so their ranks correlate where the order is right. This fires "
+        "where another order among equal shapes correlates at least twice as well.",
+        "Save names with the state (param_names in each group), or probe without it.",
         (
-            "for group in optimizer.param_groups: group['param_names'] = [name_of[id(p)] for p in group['params']]",
+            "names = {id(p): n for n, p in model.named_parameters()}",
+            "for g in optimizer.param_groups: g['param_names'] = [names[id(p)] for p in g['params']]",
         ),
-        origin="The optimizer was built over another order of parameters than the Hugging Face Trainer's: own "
-        "groups, a set of target modules, a library that sorts or renames.",
+        origin="The optimizer was built over another order of parameters than the Hugging Face Trainer's, "
+        "which is that of its groups, each in named_parameters() order: own groups, a set of target modules, "
+        "a library that sorts or renames.",
         by_hand="Load optimizer.pt and compare state[i]['exp_avg_sq'].flatten().argsort() with the same of a "
         "fresh gradient squared.",
     ),

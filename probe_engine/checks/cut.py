@@ -39,16 +39,24 @@ def inside(walked: Walk) -> Finding:
     if not walked.cuts:
         return finding("GRAD013", "ok", f"no module among {walked.modules} calls loses the graph")
     first = walked.cuts[0]
+    # What encloses the first cut, or gets nothing but what it has cut, loses the graph for that reason.
+    further = [
+        _place(cut)
+        for cut in walked.cuts[1:]
+        if cut.input_requires_grad and not f"{first.name}.".startswith(f"{cut.name}." if cut.name else "")
+    ]
+    more = f"; so do {len(further)} more of their own ({', '.join(further[:3])})" if further else ""
     return finding(
         "GRAD013",
         "fail",
-        f"{_place(first)}: {_what(first)}",
+        f"{_place(first)}: {_what(first)}{more}",
         value=first.name or "the model",
         evidence={
             "module": first.name,
             "class": first.class_name,
             "called by": f"{first.caller} ({first.caller_class})" if first.caller_class else "the probe",
             "snippet": first.snippet,
+            **({"further": further} if further else {}),
         },
     )
 

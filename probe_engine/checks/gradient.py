@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ NAMES_SHOWN = 8
 
 
 def context(seen: GradContext) -> list[Finding]:
-    """GRAD001, GRAD002."""
+    """GRAD001, GRAD002, GRAD022."""
     if seen.inference_mode:
         inference = finding(
             "GRAD001",
@@ -24,15 +24,15 @@ def context(seen: GradContext) -> list[Finding]:
             "so every gradient is None",
             value=str(seen),
         )
-    elif seen.inference_parameters:
-        names = seen.inference_parameters
+    elif seen.inference_tensors:
+        names = seen.inference_tensors
         inference = finding(
             "GRAD001",
             "fail",
-            f"{len(names)} parameters were born under inference_mode and can't take part in a graph, "
-            f"{names[0]} first",
+            f"{len(names)} parameters or buffers were born under inference_mode and can't take part in a "
+            f"graph, {names[0]} first",
             value=len(names),
-            evidence={"parameters": _some(names)},
+            evidence={"tensors": _some(names)},
             remedy="Load or wrap the model outside of inference_mode.",
         )
     else:
@@ -49,19 +49,37 @@ def context(seen: GradContext) -> list[Finding]:
             "the forward records no graph, so every gradient is None",
             value=str(seen),
         )
-    return [inference, grad]
+    return [inference, grad, _autocast(seen)]
+
+
+def _autocast(seen: GradContext) -> Finding:
+    if not seen.autocast:
+        return finding("GRAD022", "ok", "autocast off")
+    return finding(
+        "GRAD022",
+        "warn",
+        f"expected no autocast, torch.autocast to {seen.autocast} is around this call: S and gradients "
+        "computed inside of it are rounded to that dtype; the probe scores without it",
+        value=seen.autocast,
+    )
 
 
 def graph(seen: Graph, registry: ParameterRegistry) -> list[Finding]:
     """GRAD003, GRAD004, GRAD006: the links of the chain, in order."""
-    if seen.logits_grad_fn is None:
+    if seen.logits_grad_fn is None or not len(registry):
+        # enable_input_require_grads() gives a graph even where all is frozen.
+        expected = (
+            "expected logits with a grad_fn, they have none"
+            if seen.logits_grad_fn is None
+            else "expected logits that hang on parameters, they hang on the embeddings' output alone"
+        )
         cause = (
             "no parameter requires grad"
             if not len(registry)
             else f"{len(registry)} parameters require grad, but the graph is cut inside the model"
         )
         return [
-            finding("GRAD003", "fail", f"expected logits with a grad_fn, they have none: {cause}"),
+            finding("GRAD003", "fail", f"{expected}: {cause}"),
             finding("GRAD004", "skip", "waits for GRAD003"),
             finding("GRAD006", "skip", "waits for GRAD003"),
         ]
@@ -141,6 +159,31 @@ def weights(seen: Gradients) -> Finding:
         f"expected non-zero weights of S, those in L_{' and L_'.join(dead)} are all 0: "
         + "; ".join(reasons[name] for name in dead),
         value=", ".join(dead),
+    )
+
+
+def unused(seen: Gradients, registry: ParameterRegistry, ran: Collection[str]) -> Finding:
+    """GRAD023: no gradient, and no module that holds the parameter was called.
+
+    Args:
+        seen: X and Y.
+        registry: the trainable parameters.
+        ran: names of those whose modules one forward called.
+    """
+    idle = [
+        name for name, g in zip(registry.names, seen.x.tensors, strict=True) if g is None and name not in ran
+    ]
+    if not idle:
+        return finding("GRAD023", "ok", "the forward uses every trainable parameter")
+    return finding(
+        "GRAD023",
+        "fail",
+        f"expected the forward to use all {len(registry)} trainable parameters, {len(idle)} of them belong "
+        f"to modules that it does not call, {idle[0]} first: no cut keeps their gradient away, nothing asks "
+        "for it",
+        value=len(idle),
+        threshold=0,
+        evidence={"parameters": _some(idle)},
     )
 
 

@@ -27,7 +27,7 @@ def optimizer_findings(reading: AdamReading, registry: ParameterRegistry) -> lis
     state = reading.state
     refusal = reading.refusal
     if refusal is not None:
-        refused = _refused(refusal)
+        refused = refused_state(refusal)
         waiting = [
             finding(code, "skip", f"waits for {refusal.code}")
             for code in ("OPT001", "OPT002", "OPT003", "OPT004", "OPT005", "OPT006")
@@ -257,7 +257,8 @@ def _dropout(model: nn.Module, *, disabled: bool) -> float:
     return max(rates, default=0.0)
 
 
-def _refused(refusal: ProbeError) -> Finding:
+def refused_state(refusal: ProbeError) -> Finding:
+    """OPT001 to OPT003, OPT009, CKPT002 or CKPT007: why there is no state at all."""
     return finding(
         refusal.code,
         "warn" if refusal.code in ("OPT001", "OPT009") else "fail",

@@ -9,7 +9,7 @@ from probe_engine.report import Finding, finding
 from probe_engine.sources.rollouts.grouping import RolloutGroup
 from probe_engine.sources.rollouts.record import BadRow
 from probe_engine.sources.rollouts.tokens import Rollout
-from probe_engine.types import Batch, Group
+from probe_engine.types import Batch
 
 _LISTED = 100
 """Rows or groups that evidence lists at most; the message always has their number."""
@@ -18,29 +18,41 @@ Sieved = tuple[list[RolloutGroup], Finding]
 """Groups that pass a check, and its finding, which names those that don't."""
 
 
-def malformed(bad: Sequence[BadRow], aside: Sequence[BadRow], read: int, notes: Sequence[str]) -> Finding:
-    """ROLL013: rows that could not be used (`bad`), evaluation rows (`aside`), and how rows were read."""
+def malformed(bad: Sequence[BadRow], read: int, notes: Sequence[str]) -> Finding:
+    """ROLL013: rows that could not be used, and how the others were read."""
     bad = sorted(bad, key=lambda row: row.line)
     evidence: dict[str, object] = {}
     if bad:
         evidence["rows"] = [f"line {row.line}: {row.reason}" for row in bad[:_LISTED]]
-    if aside:
-        evidence["evaluation_rows"] = [f"line {row.line}: {row.reason}" for row in aside[:_LISTED]]
     if notes:
         evidence["notes"] = list(notes)
-    said = [f"expected every row to be a rollout; {read} are"]
+    said = [f"{read} rows are rollouts"]
     if bad:
         first = bad[0]
         said.append(f"{len(bad)} are not and were left out, line {first.line} for one: {first.reason}")
-    if aside:
-        said.append(f"{len(aside)} evaluation rows were left out")
     return finding(
         "ROLL013",
-        "warn" if bad else "info" if aside else "ok",
+        "warn" if bad else "ok",
         "; ".join((*said, *notes)),
         value=float(len(bad)),
         threshold=0.0,
         evidence=evidence,
+    )
+
+
+def evaluation_rows(aside: Sequence[BadRow], training: int) -> Finding:
+    """ROLL010: rows of an evaluation among those of the training, left out."""
+    if not aside:
+        return finding("ROLL010", "ok", "no row looks like one of an evaluation", value=0.0, threshold=0.0)
+    first = aside[0]
+    return finding(
+        "ROLL010",
+        "warn",
+        f"expected rows of the training alone, got {training} of them and {len(aside)} of an evaluation, which "
+        f"were left out; line {first.line} for one: {first.reason}",
+        value=float(len(aside)),
+        threshold=0.0,
+        evidence={"rows": [f"line {row.line}: {row.reason}" for row in aside[:_LISTED]]},
     )
 
 
@@ -53,7 +65,12 @@ def neighbouring_step(step: int | None, checkpoint: int | None) -> Finding:
         f"expected rollouts of step {checkpoint + 1}, sampled from the weights of checkpoint {checkpoint}"
     )
     if step == checkpoint + 1:
-        return finding("ROLL017", "ok", f"{expected}; got them", value=float(step))
+        return finding(
+            "ROLL017",
+            "ok",
+            f"of step {step}, which the weights of checkpoint {checkpoint} sampled",
+            value=float(step),
+        )
     return finding(
         "ROLL017",
         "warn",
@@ -121,7 +138,7 @@ def large_enough(groups: Sequence[RolloutGroup]) -> Sieved:
         "ROLL001",
         groups,
         lambda g: len(g.rollouts) >= 2,
-        "two responses or more of every prompt",
+        "two responses or more",
         "have one response only",
         lambda g: f"1 response (line {g.lines[0]})",
     )
@@ -156,42 +173,17 @@ def finite(groups: Sequence[RolloutGroup]) -> Sieved:
         "ROLL012",
         groups,
         lambda g: g.scored,
-        "a finite reward or advantage of every response",
+        "a finite reward or advantage for each response",
         "miss one or have one that is not finite",
         seen,
     )
-
-
-def zero_advantages(groups: Sequence[Group]) -> tuple[Finding, Finding]:
-    """ROLL002 (some groups) and ROLL003 (all of them): advantages that are all 0."""
-    flat = [g.id for g in groups if all(r.advantage == 0 for r in g.responses)]
-    all_zero = len(flat) == len(groups)
-    some = finding(
-        "ROLL002",
-        "info" if flat else "ok",
-        f"{len(flat)} of {len(groups)} prompts have advantages that are all 0: they give no policy gradient"
-        if flat
-        else "every prompt has advantages that are not 0",
-        value=float(len(flat)),
-        evidence={"units": flat[:_LISTED]} if flat else {},
-    )
-    whole = finding(
-        "ROLL003",
-        "fail" if all_zero else "ok",
-        f"expected advantages that differ from 0; all of {len(groups)} prompts have only 0, so Y = 0 and "
-        "δH₁ is 0 by construction"
-        if all_zero
-        else f"{len(groups) - len(flat)} of {len(groups)} prompts give a policy gradient",
-        value=float(len(groups) - len(flat)),
-    )
-    return some, whole
 
 
 def enough_units(batch: Batch) -> Finding:
     """ROLL014: B ≥ 8 for standard errors that can be relied on, B ≥ 3 for any."""
     b = len(batch.units)
     what = "blocks" if any(len(u.groups) > 1 for u in batch.units) else "prompts"
-    message = f"expected 8 {what} or more for a standard error, got {b}"
+    message = f"{b} {what}, and a standard error wants 8 or more"
     last = batch.units[-1]
     if b > 1 and len(last.groups) < len(batch.units[0].groups):
         message += f"; the last block has {len(last.groups)} prompts only and counts as one unit"
@@ -218,7 +210,9 @@ def _sieve(
     kept = [group for group, good in zip(groups, verdicts, strict=True) if good]
     failed = [group for group, good in zip(groups, verdicts, strict=True) if not good]
     if not failed:
-        return kept, finding(code, "ok", f"expected {expected}; so it is", value=0.0, threshold=threshold)
+        return kept, finding(
+            code, "ok", f"all {len(groups)} prompts have {expected}", value=0.0, threshold=threshold
+        )
     return kept, finding(
         code,
         "fail",

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from probe_engine.estimators.importance import ess_status, khat_threshold
-from probe_engine.report import Finding, RealizedRow, UStatistic, finding
+import math
+from collections.abc import Sequence
+
+import torch
+
+from probe_engine.estimators.importance import EVEN, ess, ess_status, khat_status, khat_threshold
+from probe_engine.report import Finding, RealizedRow, Sweep, UStatistic, finding
+
+MOST = 0.5
+"""More than this share is most of it."""
+HALVINGS = 30
+"""Of the interval in which a scale is looked for."""
 
 
-def sample_size(rows: list[RealizedRow]) -> Finding:
-    """STAT001, on the pairing with the smaller ESS."""
+def sample_size(rows: list[RealizedRow], eta: float) -> Finding:
+    """STAT001, on the pairing with the smaller ESS; its remedy names a learning rate that keeps half of N."""
     row = min(rows, key=lambda r: r.ess_fraction or 0.0)
     fraction = row.ess_fraction or 0.0
     status = ess_status(fraction)
@@ -21,19 +31,56 @@ def sample_size(rows: list[RealizedRow]) -> Finding:
         "measured change, so its standard error can't be believed",
         value=fraction,
         threshold=0.5 if status == "warn" else 0.3,
+        commands=(f"probe-tui CHECKPOINT --lr {_smaller(eta, shrunk(row))}",),
     )
 
 
+def shrunk(row: RealizedRow) -> float:
+    """The share of the step at which ESS/N is still one half, to first order: log w scales with the step.
+
+    A tenth where the weights don't tell.
+    """
+    units = [[x for x in unit.log_w if x is not None and math.isfinite(x)] for unit in row.units]
+    log_w = torch.tensor([x for unit in units for x in unit], dtype=torch.float64)
+    shares = torch.tensor([1 / len(unit) for unit in units for _ in unit], dtype=torch.float64)
+    if not len(log_w):
+        return 0.1
+    low, high = 0.0, 1.0
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        enough = ess(middle * log_w, shares) >= len(log_w) / 2
+        low, high = (middle, high) if enough else (low, middle)
+    return low
+
+
+def _smaller(eta: float, share: float) -> str:
+    """That share of a learning rate in two digits, rounded down: rounded up, it would not be enough."""
+    lr = eta * share
+    digit = 10.0 ** (math.floor(math.log10(lr)) - 1) if lr > 0 else 1.0
+    return f"{math.floor(lr / digit) * digit:.2g}"
+
+
 def tail(rows: list[RealizedRow]) -> Finding:
-    """STAT002, on the pairing with the larger k̂."""
+    """STAT002, on the pairing with the larger k̂, those with uneven weights first."""
     known = [(r.khat, r) for r in rows if r.khat is not None]
     if not known:
         return finding("STAT002", "skip", "k̂ needs 25 responses or more whose weights differ")
-    khat, row = max(known, key=lambda pair: pair[0])
+    khat, row = max(known, key=lambda pair: ((pair[1].ess_fraction or 0.0) < EVEN, pair[0]))
     threshold = khat_threshold(row.N)
     line = f"k̂ = {khat:.2f} of {row.N} weights, {_pairing(row)} step"
     if khat <= threshold:
         return finding("STAT002", "ok", line, value=khat, threshold=threshold)
+    if khat_status(khat, row.N, row.ess_fraction or 0.0) == "ok":
+        return finding(
+            "STAT002",
+            "info",
+            f"{line}, above {threshold:.2f}; but ESS/N = {row.ess_fraction or 0:.1%}: the weights hardly "
+            "differ, so their tail carries next to nothing",
+            value=khat,
+            threshold=threshold,
+            remedy="Nothing to mend: k̂ is a shape without a scale, and these weights have none worth one.",
+            commands=(),
+        )
     return finding(
         "STAT002",
         "fail" if khat >= 1 else "warn",
@@ -62,6 +109,109 @@ def interval(estimate: UStatistic) -> Finding:
         "info",
         f"{line} covers 0: the sign is not known from {estimate.B} units; {would}",
         value=estimate.delta_h1,
+    )
+
+
+def first_order(sweep: Sweep) -> Finding:
+    """STAT004: does first order hold at this step's length?"""
+    point = next(p for p in sweep.points if p.scale == 1)
+    reach, tried = sweep.linear_range, max(sweep.scales)
+    if not any(p.predicted or p.delta_h for p in sweep.points):
+        return finding("STAT004", "skip", "the step is 0: there is nothing to bend")
+    if reach is None or (
+        reach < 1 and ess_status(point.ess_fraction or 0.0) == "fail" and reach in sweep.scales
+    ):
+        return finding("STAT004", "skip", "waits for STAT001: the weights are too uneven to see curvature")
+    if reach >= tried:
+        return finding(
+            "STAT004", "ok", f"first order holds up to {tried:g} × this step, the longest tried", value=reach
+        )
+    if reach in sweep.scales:
+        seen = f"first order holds up to {reach:g} × this step; beyond, the weights are too uneven to see it"
+        return finding("STAT004", "ok", seen, value=reach)
+    line = f"the linear range ends at {reach:.2g} of this step"
+    if reach >= 1:
+        return finding("STAT004", "ok", line, value=reach, threshold=1)
+    return finding(
+        "STAT004",
+        "warn",
+        f"expected ΔĤ in proportion to the step, {point.predicted or 0:.3g} for all of it; saw "
+        f"{point.delta_h or 0:.3g}: {line}, and beyond it δH₁ tells no size",
+        value=reach,
+        threshold=1,
+    )
+
+
+def degeneracy(estimate: UStatistic) -> Finding:
+    """STAT005: is the error of the U-statistic that of its projection? method.md (10)."""
+    zeta1, zeta2, B = estimate.zeta1, estimate.zeta2, estimate.B
+    if zeta1 is None or zeta2 is None:
+        missing = "the pairs, and the unit vectors were not kept" if B > 2 else "3 units or more"
+        return finding("STAT005", "skip", f"ζ₂ needs {missing}")
+    units, pairs = 4 * zeta1 / B, 2 * zeta2 / (B * (B - 1))
+    ratio = units / pairs if pairs > 0 else math.inf
+    line = f"4ζ₁/B = {units:.3g}, 2ζ₂/(B(B−1)) = {pairs:.3g}"
+    if units >= pairs:
+        return finding("STAT005", "ok", line, value=ratio, threshold=1)
+    return finding(
+        "STAT005",
+        "warn",
+        f"expected the units' own spread to carry the error of U_cross, found {line}: the noise of single "
+        f"pairs is larger, the jackknife does not see it, and the 95% interval from B = {B} is too narrow",
+        value=ratio,
+        threshold=1,
+    )
+
+
+def concentration(ids: Sequence[str], x_shares: Sequence[float], y_shares: Sequence[float]) -> Finding:
+    """STAT006: does one unit carry most of δH₁?
+
+    Args:
+        ids: of the units.
+        x_shares: of each one's entropy gradient in Σ|X_n·PȲ_{−n}|.
+        y_shares: of each one's policy gradient in Σ|P Y_n·X̄_{−n}|.
+    """
+    if not any(x_shares) or not any(y_shares):
+        return finding("STAT006", "skip", "no unit contributes: δH₁ is 0")
+    sides = [("whose entropy moves", x_shares), ("that is trained on", y_shares)]
+    share, unit, side = max(
+        (share, unit, side) for side, shares in sides for unit, share in zip(ids, shares, strict=True)
+    )
+    if share <= MOST:
+        return finding(
+            "STAT006",
+            "ok",
+            f"unit {unit} carries most, {share:.0%} as the one {side}",
+            value=share,
+            threshold=MOST,
+        )
+    return finding(
+        "STAT006",
+        "warn",
+        f"expected many units to carry δH₁, unit {unit} as the one {side} carries {share:.0%} of "
+        f"Σ|contributions| of {len(ids)} units: δH₁ is about this unit, and its standard error can't be "
+        "believed",
+        value=share,
+        threshold=MOST,
+        evidence={"unit": unit},
+    )
+
+
+def self_influence(share: float | None, same_batch: RealizedRow, held_out: RealizedRow) -> Finding:
+    """STAT008: is the same-batch change mostly each unit's own doing?"""
+    line = (
+        f"ΔĤ = {same_batch.delta_h or 0:.3g} same-batch, {held_out.delta_h or 0:.3g} held-out; "
+        f"{'—' if share is None else f'{share:.0%}'} of η·X̄·PȲ is the diagonal X_n·P Y_n"
+    )
+    if share is None or abs(share) <= MOST:
+        return finding("STAT008", "ok", line, value=share, threshold=MOST)
+    return finding(
+        "STAT008",
+        "info",
+        f"{line}: what the step does to this batch is mostly what each unit's own gradient does to that "
+        "unit; the held-out change is the one that tells of other prompts",
+        value=share,
+        threshold=MOST,
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from probe_engine.estimators.token_statistics import TokenStatistics
+
 
 def covariance(logps: Tensor, advantages: Tensor) -> float:
     """−mean_t (A_t − Ā)(ℓ_t − ℓ̄): entropy falls where likely tokens are rewarded (method.md §7).
@@ -19,3 +21,19 @@ def covariance(logps: Tensor, advantages: Tensor) -> float:
     """
     ell, A = logps.double(), advantages.double()
     return -float(((A - A.mean()) * (ell - ell.mean())).mean())
+
+
+def discriminant(tokens: TokenStatistics, advantages: Tensor) -> float:
+    """−mean_t A_t (S_t − E_{a~π} S_a) with S_a = π_a (h + log π_a): entropy falls where tokens that are
+    likelier than e^−h are rewarded (method.md §7). Source: arXiv 2602.03392.
+
+    Args:
+        tokens: every response token of the batch.
+        advantages: [T], the advantage of the token's response.
+
+    Returns:
+        The prediction, in the advantage's unit times nats; NaN without tokens.
+    """
+    ell = tokens.log_probs.double()
+    S = ell.exp() * (tokens.entropies.double() + ell)
+    return -float((advantages.double() * (S - tokens.mean_discriminant.double())).mean())

@@ -43,6 +43,7 @@ def histogram(values: Tensor, bins: int | None = None, edges: Tensor | None = No
         nan=int(values.isnan().sum()),
         underflow=int((values < edges[0]).sum()),
         overflow=int((values > edges[-1]).sum()),
+        zeros=int((inside == 0).sum()),
     )
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import median
 
 import torch
+from scipy.optimize import linear_sum_assignment
 from scipy.stats import rankdata
 from torch import Tensor
 
@@ -30,6 +33,92 @@ def mapping_correlation(exp_avg_sq: Sequence[Tensor], gradient: Sequence[Tensor]
     correlations = [_spearman(v, g) for v, g in zip(exp_avg_sq, gradient, strict=True)]
     usable = [c for c in correlations if c is not None]
     return median(usable) if usable else None
+
+
+class GradientSquares:
+    """Σ g² over fresh gradients, at the entries of each parameter that are compared.
+
+    A sum of squares, not the square of a sum: v is a mean of squares, and one group's noise hides less of it.
+    """
+
+    def __init__(self, parameters: int) -> None:
+        self._sampled: list[Tensor | None] = [None] * parameters
+
+    def add(self, gradients: Sequence[Tensor | None]) -> None:
+        """One gradient a parameter; None where there is none."""
+        for index, gradient in enumerate(gradients):
+            if gradient is not None:
+                self.add_one(index, gradient)
+
+    def add_one(self, index: int, gradient: Tensor) -> None:
+        """The gradient of one parameter."""
+        square, mine = _strided(gradient).square(), self._sampled[index]
+        self._sampled[index] = square if mine is None else mine + square
+
+    @property
+    def sampled(self) -> tuple[Tensor | None, ...]:
+        """At most ENTRIES numbers a parameter."""
+        return tuple(self._sampled)
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """How well states and parameters fit, as they are and at best."""
+
+    taken: float
+    """Mean rank correlation of v with fresh g² in the order taken, weighted by √(entries compared)."""
+    best: float
+    """The same in the best order among equal shapes."""
+    chance: float
+    """What the best of k states of n entries would gain if they said nothing: √(2 ln k/(n − 1)), the largest of
+    k normal numbers with the standard deviation of a rank correlation; averaged like the others."""
+    order: tuple[int, ...]
+    """For each parameter the state that fits it in the best order."""
+
+
+def best_assignment(exp_avg_sq: Sequence[Tensor], squares: Sequence[Tensor]) -> Assignment | None:
+    """The order of the states among equal shapes that correlates most with fresh gradients².
+
+    Args:
+        exp_avg_sq: Adam's v, one tensor a parameter.
+        squares: fresh gradients², at the entries that `GradientSquares` keeps.
+
+    Returns:
+        None where no two parameters have the same shape.
+    """
+    equal: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for index, v in enumerate(exp_avg_sq):
+        equal[tuple(v.shape)].append(index)
+    order = list(range(len(exp_avg_sq)))
+    taken = best = chance = weights = 0.0
+    for members in (group for group in equal.values() if len(group) > 1):
+        fresh, states = (
+            torch.stack([_centred_ranks(x) for x in part])
+            for part in ([squares[i] for i in members], [_strided(exp_avg_sq[i]) for i in members])
+        )
+        correlations = fresh @ states.T
+        _, columns = linear_sum_assignment(correlations.numpy(), maximize=True)
+        count, entries = fresh.shape
+        weight = entries**0.5
+        taken += weight * float(correlations.trace())
+        best += weight * sum(float(correlations[i, j]) for i, j in enumerate(columns))
+        chance += weight * count * math.sqrt(2 * math.log(count) / max(entries - 1, 1))
+        weights += weight * count
+        for i, j in enumerate(columns):
+            order[members[i]] = members[j]
+    if not weights:
+        return None
+    return Assignment(taken / weights, best / weights, chance / weights, tuple(order))
+
+
+def _centred_ranks(x: Tensor) -> Tensor:
+    """Ranks of unit length about their mean, so that a dot product is Spearman's ρ; 0 where all are equal."""
+    if not bool(x.isfinite().all()):
+        return torch.zeros(len(x), dtype=torch.float64)
+    ranks = torch.from_numpy(rankdata(x.numpy())).double()
+    centred = ranks - ranks.mean()
+    length = centred.norm()
+    return centred / length if length else centred
 
 
 def _spearman(v: Tensor, g: Tensor) -> float | None:

@@ -129,6 +129,32 @@ def v_statistic(diagonal: Tensor, x_dot_sum_py: Tensor, py_dot_sum_x: Tensor, et
     return VStatistic(delta_h1=delta, se=se, ci95=t_interval(delta, se, B - 1))
 
 
+def one_sided(diagonal: Tensor, x_dot_sum_py: Tensor, py_dot_sum_x: Tensor) -> tuple[Tensor, Tensor]:
+    """X_n·PȲ_{−n} and P Y_n·X̄_{−n}, both [B]: the halves of −r_n of (7), each with the mean −U_cross.
+
+    r_n can't show a unit that carries everything: each of its pairs is half another unit's. The halves do.
+
+    Raises:
+        ValueError: B < 2, or shapes that differ.
+    """
+    B = _pairable(diagonal, x_dot_sum_py, py_dot_sum_x)
+    x, y = ((dots.double() - diagonal.double()) / (B - 1) for dots in (x_dot_sum_py, py_dot_sum_x))
+    return x, y
+
+
+def diagonal_share(diagonal: Tensor, x_dot_sum_py: Tensor, py_dot_sum_x: Tensor) -> float | None:
+    """(1/B²)·Σ X_n·P Y_n over X̄·PȲ: how much of the V-statistic is self-influence (method.md §6).
+
+    Beyond 1, or below 0, where the pairs of different units pull the other way. None where X̄·PȲ is 0.
+
+    Raises:
+        ValueError: no unit, or shapes that differ.
+    """
+    B = _units(diagonal, x_dot_sum_py, py_dot_sum_x)
+    whole = float(_mean_projection(x_dot_sum_py, py_dot_sum_x).mean())
+    return float(diagonal.double().mean()) / B / whole if whole else None
+
+
 def _mean_projection(x_dot_sum_py: Tensor, py_dot_sum_x: Tensor) -> Tensor:
     """½( X_n·PȲ + X̄·P Y_n ), [B]; its mean is X̄·PȲ."""
     return 0.5 * (x_dot_sum_py.double() + py_dot_sum_x.double()) / len(x_dot_sum_py)

@@ -30,6 +30,7 @@ def verdict(
     n: int,
     stale_ratio: float | None,
     units: str = "prompts",
+    no_derivative: str = "",
 ) -> Verdict:
     """The first rule of method.md §6 that holds: unreliable, inconclusive, agree, else disagree.
 
@@ -45,6 +46,7 @@ def verdict(
         n: N, its number of responses.
         stale_ratio: ‖PȲ‖/‖P⁺Ȳ‖, where known.
         units: what the units are called.
+        no_derivative: why autograd's gradient is not the derivative of the forward (GRAD021), if not.
 
     Returns:
         Status and the reason in one sentence. `z` is δH₁ − ΔĤ over the SE of the paired difference.
@@ -53,7 +55,7 @@ def verdict(
     se = math.sqrt(float(paired.double().var()) / B) if B > 1 else None
 
     status: Literal["agree", "disagree", "inconclusive", "unreliable"]
-    if reason := _distrust(predicted, measured, se, ess_fraction, khat, n, stale_ratio):
+    if reason := _distrust(predicted, measured, se, ess_fraction, khat, n, stale_ratio, no_derivative):
         status = "unreliable"
     elif reason := _doubt(predicted, ci95, prompts_needed, measured, units):
         status = "inconclusive"
@@ -79,6 +81,7 @@ def _distrust(
     khat: float | None,
     n: int,
     stale_ratio: float | None,
+    no_derivative: str,
 ) -> str | None:
     """Why the numbers can't be trusted, None where they can."""
     if not all(math.isfinite(x) for x in (predicted, measured, se or 0.0, ess_fraction)):
@@ -91,7 +94,7 @@ def _distrust(
             f"The measured change ({measured:.3g}) rests on too few responses: the effective sample size is "
             f"{ess_fraction * n:.1f} of {n}, below 30%."
         )
-    if khat is not None and khat_status(khat, n) == "fail":
+    if khat is not None and khat_status(khat, n, ess_fraction) == "fail":
         return (
             f"The measured change ({measured:.3g}) can't be trusted: Pareto k̂ of its {n} importance weights "
             f"is {khat:.2f}, and from {KHAT_FAIL:.0f} on they have no mean."
@@ -101,6 +104,11 @@ def _distrust(
             f"The preconditioner is stale: its step is {stale_ratio:.3g} times as long as with fresh second "
             f"moments, more than {STALE_FAIL:.0f}, so the prediction ({predicted:.3g}) is not about the "
             "optimizer's next step."
+        )
+    if no_derivative:
+        return (
+            f"The prediction ({predicted:.3g}) is made of a gradient that is not the derivative of what the "
+            f"model computes: {no_derivative}. The measured change ({measured:.3g}) does not depend on it."
         )
     return None
 

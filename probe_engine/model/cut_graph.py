@@ -57,6 +57,8 @@ class Walk:
     """[N], detached"""
     cuts: tuple[Cut, ...]
     """In the order of the forward pass, innermost first: the first one is the cause."""
+    ran: frozenset[str]
+    """Names of the trainable parameters whose modules were called."""
 
 
 def walk(model: nn.Module, objective: UnitObjective, temperature: float) -> Walk:
@@ -75,7 +77,7 @@ def walk(model: nn.Module, objective: UnitObjective, temperature: float) -> Walk
         last = _last_unreached(seen.recorded, S)
         if last is not None and _matters(model, layout, S, last, temperature):
             cuts = [last]
-    return Walk(seen.count, S.detach(), tuple(cuts))
+    return Walk(seen.count, S.detach(), tuple(cuts), frozenset(seen.ran))
 
 
 @contextmanager
@@ -120,9 +122,11 @@ class _Seen:
         self.count = 0
         self.cuts: list[Cut] = []
         self.recorded: list[_Recorded] = []
+        self.ran: set[str] = set()
 
     def __call__(self, call: Call) -> None:
         self.count += 1
+        self.ran.update(call.own)
         if call.output_requires_grad:
             nodes = frozenset(t.grad_fn for t in tensors(call.output) if t.grad_fn is not None)
             if nodes and call.trainable:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from probe_engine.estimators.mapping import GradientSquares
 from probe_engine.model.teacher_forcing import (
     Layout,
     device_of,
@@ -26,21 +27,24 @@ UNITS_TRIED = 4
 
 @dataclass(frozen=True)
 class GradContext:
-    """Autograd's state around the call."""
+    """Autograd's state around the call, and what may keep the model out of a graph."""
 
     inference_mode: bool
     grad_enabled: bool
-    inference_parameters: tuple[str, ...]
-    """Parameters that were born under inference_mode."""
+    inference_tensors: tuple[str, ...]
+    """Parameters and buffers that were born under inference_mode."""
+    autocast: str = ""
+    """The dtype that autocast would compute in; empty where it is off."""
 
     @property
     def healthy(self) -> bool:
         """Whether a graph can be recorded at all."""
-        return self.grad_enabled and not self.inference_mode and not self.inference_parameters
+        return self.grad_enabled and not self.inference_mode and not self.inference_tensors
 
     def __str__(self) -> str:
         grad = "grad on" if self.grad_enabled else "grad off"
-        return f"{grad}, inference mode {'on' if self.inference_mode else 'off'}"
+        autocast = f", autocast to {self.autocast}" if self.autocast else ""
+        return f"{grad}, inference mode {'on' if self.inference_mode else 'off'}{autocast}"
 
 
 @dataclass(frozen=True)
@@ -67,12 +71,20 @@ class Gradients:
     """∂L_Y/∂S"""
 
 
-def grad_context(registry: ParameterRegistry) -> GradContext:
-    """Looks at autograd's state without changing it."""
+def grad_context(model: nn.Module) -> GradContext:
+    """Looks at autograd's state around the call and at the model's tensors, without changing anything."""
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    devices = sorted({tensor.device.type for _, tensor in tensors})
+    dtypes = [
+        str(torch.get_autocast_dtype(device)).removeprefix("torch.")
+        for device in devices
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    ]
     return GradContext(
         torch.is_inference_mode_enabled(),
         torch.is_grad_enabled(),
-        tuple(name for name, p in registry if p.is_inference()),
+        tuple(name for name, tensor in tensors if tensor.is_inference()),
+        ", ".join(dict.fromkeys(dtypes)),
     )
 
 
@@ -95,9 +107,19 @@ def graph(model: nn.Module, objective: UnitObjective, temperature: float) -> Gra
 
 
 def gradients(
-    method: UnitGradients, registry: ParameterRegistry, units: Sequence[UnitObjective]
+    method: UnitGradients,
+    registry: ParameterRegistry,
+    units: Sequence[UnitObjective],
+    squares: GradientSquares | None = None,
 ) -> Gradients:
-    """X and Y of as few units as show a gradient for every parameter."""
+    """X and Y of as few units as show a gradient for every parameter.
+
+    Args:
+        method: how they are computed.
+        registry: the trainable parameters.
+        units: the first ones are tried, UNITS_TRIED at most.
+        squares: gets each Y; one unit's is mostly noise, so that no unit to be tried is spared then.
+    """
     x, y = VectorSum(registry), VectorSum(registry)
     x_nonzero = y_nonzero = False
     for objective in units[:UNITS_TRIED]:
@@ -107,7 +129,9 @@ def gradients(
         y_nonzero |= bool(wy.any())
         x.add(measured.x)
         y.add(measured.y)
-        if x.total.non_zero == y.total.non_zero == len(registry):
+        if squares is not None:
+            squares.add(measured.y.tensors)
+        if squares is None and x.total.non_zero == y.total.non_zero == len(registry):
             break
     return Gradients(x.total, y.total, x_nonzero, y_nonzero)
 

@@ -26,6 +26,8 @@ class Call:
     """Whether gradients were on where the module was called."""
     trainable: set[int]
     """`id(p)` of the trainable parameters that took part: its own and those of modules called inside."""
+    own: tuple[str, ...] = ()
+    """Names of its own trainable parameters."""
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     output: Any = None
@@ -54,9 +56,11 @@ def watched_calls(model: nn.Module, finished: Callable[[Call], None]) -> Iterato
     def enter(name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if busy:
             return
-        own = {id(p) for p in module.parameters(recurse=False) if p.requires_grad}
-        parent = stack[-1] if stack else None
-        stack.append(Call(name, module, parent, torch.is_grad_enabled(), own, args, kwargs))
+        own = {f"{name}.{key}".lstrip("."): p for key, p in _own_parameters(module) if p.requires_grad}
+        parent, trainable = stack[-1] if stack else None, {id(p) for p in own.values()}
+        stack.append(
+            Call(name, module, parent, torch.is_grad_enabled(), trainable, tuple(own), args, kwargs)
+        )
 
     def leave(module: nn.Module, output: Any) -> None:
         nonlocal busy
@@ -88,6 +92,21 @@ def watched_calls(model: nn.Module, finished: Callable[[Call], None]) -> Iterato
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _own_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Those that a call of the module may use itself: its own, and those in containers, which nobody calls.
+
+    PEFT keeps the matrices of embeddings in ParameterDicts, by adapter: only active ones take part.
+    """
+    yield from module.named_parameters(recurse=False)
+    off = getattr(module, "disable_adapters", False) or getattr(module, "merged", False)
+    active = getattr(module, "active_adapters", None)
+    for name, child in () if off else module.named_children():
+        if isinstance(child, nn.ParameterDict | nn.ParameterList):
+            for key, p in child.named_parameters(recurse=False):
+                if active is None or key in active:
+                    yield f"{name}.{key}", p
 
 
 def tensors(nested: object) -> Iterator[Tensor]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import nn
 
+from probe_engine.model.autocast import outside_autocast
+from probe_engine.model.sharding import reshard
 from probe_engine.registry import wide
 
 
@@ -17,14 +20,23 @@ def preserved(model: nn.Module) -> Iterator[None]:
 
     Eval mode because active dropout would make S differ between passes. Gradients need no saving:
     the probe calls `torch.autograd.grad`, which writes no `.grad`.
+
+    An autocast around the call is off inside, so that S does not depend on where the probe is called from;
+    one inside of the model's own forward stays. Compiled modules run as they are written: a compiled graph
+    passes over the hooks that look at it, and has no second backward pass.
     """
     modes = [(module, module.training) for module in model.modules()]
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.is_cuda})
-    with torch.random.fork_rng(devices=devices):
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=devices))
+        stack.enter_context(outside_autocast({p.device.type for p in model.parameters()}))
+        if "torch._dynamo" in sys.modules:  # else nothing is compiled, and importing it takes seconds
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         model.eval()
         try:
             yield
         finally:
+            reshard(model)
             for module, training in modes:
                 module.training = training
 

@@ -11,10 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from probe_engine.estimators.token_statistics import TokenStatistics, token_statistics
+from probe_engine.model.sharding import reshard
 from probe_engine.registry import unwrapped, wide
 
 CHUNK_BYTES = 64 * 2**20
 """Float32 copies of logits are made this many bytes at a time: a 150k vocabulary multiplies nothing."""
+STATISTICS_BYTES = 2**20
+"""The same for token statistics, which make half a dozen copies: those should stay in a core's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +77,22 @@ class Layout:
         return cls(*(t.to(device) for t in (input_ids, attention_mask, position_ids, targets, mask)))
 
 
-def response_logits(model: nn.Module, layout: Layout) -> Tensor:
+def response_logits(model: nn.Module, layout: Layout, *, placed: bool = True) -> Tensor:
     """Logits at the kept positions, [N, K, V], in the model's dtype.
 
-    Passes `position_ids` and `logits_to_keep` where the model's forward takes them.
+    Passes `position_ids` (unless not `placed`) and `logits_to_keep` where the model's forward takes them.
     """
     keep = layout.targets.shape[1]
     accepted = _forward_parameters(model)
     extra: dict[str, object] = {}
-    if "position_ids" in accepted:
+    if placed and "position_ids" in accepted:
         extra["position_ids"] = layout.position_ids
     if "use_cache" in accepted:
         extra["use_cache"] = False
     if "logits_to_keep" in accepted:
         extra["logits_to_keep"] = keep
     output = model(input_ids=layout.input_ids, attention_mask=layout.attention_mask, **extra)
+    reshard(model)  # else FSDP2's root keeps its gathered copy, which the next step on the shards passes by
     logits = cast(Tensor, output.logits if hasattr(output, "logits") else output)
     return logits[:, -keep:]
 
@@ -110,6 +115,21 @@ def response_log_probs(logits: Tensor, layout: Layout, temperature: float = 1.0)
     return torch.where(layout.mask, log_probs, log_probs.new_zeros(()))
 
 
+def response_statistics(
+    logits: Tensor, layout: Layout, temperature: float = 1.0
+) -> tuple[TokenStatistics, ...]:
+    """Token statistics of each sequence's response, on the CPU, without a graph, computed in chunks."""
+    vocabulary = logits.shape[-1]
+    places = layout.mask.reshape(-1).nonzero().squeeze(-1)
+    flat, targets = logits.detach().reshape(-1, vocabulary), layout.targets.reshape(-1)
+    rows = max(1, STATISTICS_BYTES // (4 * vocabulary))
+    parts = [
+        token_statistics(flat[i].to(wide(flat.dtype)) / temperature, targets[i]).cpu()
+        for i in torch.split(places, rows)
+    ]
+    return TokenStatistics.joined(parts).split(layout.mask.sum(-1).tolist())
+
+
 def token_log_probs(
     model: nn.Module,
     sequences: Sequence[TokenSequence],
@@ -130,6 +150,11 @@ def token_log_probs(
 def sequence_log_probs(log_probs: Tensor) -> Tensor:
     """S [N] of token log-probabilities [N, K], nats, in float64 so that long sums lose nothing."""
     return log_probs.double().sum(-1)
+
+
+def takes_position_ids(model: nn.Module) -> bool:
+    """Whether the model's forward may be told each token's position: bloom's and mamba's may not."""
+    return "position_ids" in _forward_parameters(model)
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -24,14 +24,18 @@ def virtual_step(registry: ParameterRegistry, step: ParameterVector) -> Iterator
     if registry.ids != step.ids:
         raise ValueError("the step is over different parameter objects: was the model re-wrapped?")
     saved = [p.detach().clone() for p in registry.parameters]
-    try:
-        with torch.no_grad():
-            for parameter, delta in zip(registry.parameters, step.tensors, strict=True):
-                if delta is not None:
-                    parameter.add_(delta.to(parameter.dtype))
-        yield
-    finally:
-        # A copy of the old values, not a subtraction: (θ + Δ) − Δ is not θ in floating point.
-        with torch.no_grad():
-            for parameter, old in zip(registry.parameters, saved, strict=True):
-                parameter.copy_(old)
+    # The values come back bit by bit, so a graph that the caller made before may still go backward.
+    with torch.autograd._unsafe_preserve_version_counter(  # type: ignore[attr-defined]
+        registry.parameters
+    ):
+        try:
+            with torch.no_grad():
+                for parameter, delta in zip(registry.parameters, step.tensors, strict=True):
+                    if delta is not None:
+                        parameter.add_(delta.to(parameter.dtype))
+            yield
+        finally:
+            # A copy of the old values, not a subtraction: (θ + Δ) − Δ is not θ in floating point.
+            with torch.no_grad():
+                for parameter, old in zip(registry.parameters, saved, strict=True):
+                    parameter.copy_(old)

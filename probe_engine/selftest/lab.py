@@ -82,6 +82,10 @@ class Lab:
         batch = {name: tensor.clone() for name, tensor in self._objects.batch.items()}
         return Objects(model, optimizer, self._objects.tokenizer, batch)
 
+    def batch(self, prompts: int, seed: int) -> dict[str, Tensor]:
+        """Another batch that the model samples, as trl's tensors."""
+        return _sampled(self._objects.model, self._objects.tokenizer, prompts, seed)
+
     def _live(self) -> Objects:
         checkpoint = self._healthy / f"checkpoint-{RECIPE.grpo_steps}"
         tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
@@ -91,11 +95,15 @@ class Lab:
         model: Any = PeftModel.from_pretrained(base, checkpoint, is_trainable=True)
         model.eval()
         state = torch.load(checkpoint / "optimizer.pt", weights_only=True)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(RECIPE.seed)
-            problems = draw(RECIPE.prompts, random.Random(RECIPE.seed))
-            rollouts = sample(model, tokenizer, problems, RECIPE.num_generations)
-        return Objects(model, _optimizer(model, state), tokenizer, _tensors(rollouts))
+        batch = _sampled(model, tokenizer, RECIPE.prompts, RECIPE.seed)
+        return Objects(model, _optimizer(model, state), tokenizer, batch)
+
+
+def _sampled(model: Any, tokenizer: Any, prompts: int, seed: int) -> dict[str, Tensor]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        problems = draw(prompts, random.Random(seed))
+        return _tensors(sample(model, tokenizer, problems, RECIPE.num_generations))
 
 
 def _optimizer(model: Any, state: dict[str, Any]) -> torch.optim.AdamW:

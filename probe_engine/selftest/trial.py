@@ -31,7 +31,9 @@ class Trial:
     @property
     def named(self) -> bool:
         """Whether the fault's code fired, and no other root cause."""
-        return self.injection.code in self.roots and not self.besides
+        # What by its nature follows from another fault is folded under it, where the injection says so.
+        fired = (*self.roots, *self.folded) if self.injection.besides else self.roots
+        return self.injection.code in fired and not self.besides
 
     @property
     def besides(self) -> tuple[str, ...]:

@@ -49,14 +49,17 @@ class RunFolder:
             raise _not_writable(self.path, error) from error
 
     def finish(self, report: Report) -> None:
-        """Writes `report.json`, whole or not at all."""
+        """Writes `report.json`, whole or not at all. The log stays open, to say so where that fails."""
         partial = self.path / "report.json.partial"
-        self._log.close()
         try:
             partial.write_bytes(encode(report))
             os.replace(partial, self.path / "report.json")
         except OSError as error:
             raise _not_writable(self.path, error) from error
+
+    def close(self) -> None:
+        """Nothing more is appended."""
+        self._log.close()
 
 
 def read_spec(path: Path) -> Resolved:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from probe_engine.events import AnyEvent
+from probe_engine.events import AnyEvent, FindingEvent
+from probe_engine.report import Finding
+from probe_engine.sources.rollouts.extent import rollouts_extent
 from probe_engine.spec import RunSpec
 from probe_engine.stages import Stage
 from probe_engine.stages.load import load
+from probe_engine.stages.memory import of_loaded
 from probe_engine.types import Policy
 
 RELEVANT = ("checkpoint", "base", "dtype", "device", "trust", "lr", "policy_temperature")
@@ -24,7 +27,8 @@ class CachedLoad:
         """The policy of these options."""
         key = tuple(getattr(spec, name) for name in RELEVANT)
         if self._policy is not None and key == self._key:
-            yield from self._said
+            yield from (event for event in self._said if not _of_one_run(event))
+            yield FindingEvent(finding=_memory(spec, self._policy))
             return self._policy
         self._key, self._policy, self._said = None, None, []
         stage = load(spec)
@@ -36,3 +40,13 @@ class CachedLoad:
                 return self._policy
             self._said.append(event)
             yield event
+
+
+def _of_one_run(event: AnyEvent) -> bool:
+    """The forecast of memory is about options that may differ now."""
+    return isinstance(event, FindingEvent) and event.finding.code == "ENV004"
+
+
+def _memory(spec: RunSpec, policy: Policy) -> Finding:
+    extent = rollouts_extent(spec, policy.trainer, policy.step, policy.tokenizer)
+    return of_loaded(spec, policy.model, policy.registry, extent)

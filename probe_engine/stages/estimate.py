@@ -9,10 +9,11 @@ from torch import Tensor
 
 from probe_engine.checks import statistics as checks
 from probe_engine.errors import ProbeError
-from probe_engine.estimators.baselines import covariance
+from probe_engine.estimators.baselines import covariance, discriminant
 from probe_engine.estimators.histogram import histogram
 from probe_engine.estimators.split import split_estimate
-from probe_engine.estimators.ustatistics import u_statistic, v_statistic
+from probe_engine.estimators.token_statistics import TokenStatistics
+from probe_engine.estimators.ustatistics import one_sided, u_statistic, v_statistic
 from probe_engine.events import EstimateEvent, FindingEvent, HistogramEvent, Part, Units
 from probe_engine.report import Baselines, Estimates, Histogram, Histograms, Influence
 from probe_engine.stages import Stage
@@ -55,7 +56,7 @@ def estimate(eta: float, measured: Measured) -> Stage[Estimates]:
         u_statistic=u_statistic(_tensor(r.values()), eta, measured.pairs) if r else None,
         v_statistic=v_statistic(diagonal, x_dots, y_dots, eta),
         split=split_estimate(_tensor(s.values()), _tensor(t.values()), eta) if s and t else None,
-        baselines=Baselines(covariance=_covariance(measured), discriminant=None),
+        baselines=_baselines(measured),
     )
     yield EstimateEvent(estimates=estimates)
     yield HistogramEvent(
@@ -67,24 +68,32 @@ def estimate(eta: float, measured: Measured) -> Stage[Estimates]:
         yield Part(influence=Influence(ids=[u.id for u in scalars], K=(eta * measured.pairs).tolist()))
     if estimates.u_statistic is not None:
         yield FindingEvent(finding=checks.interval(estimates.u_statistic))
+        yield FindingEvent(finding=checks.degeneracy(estimates.u_statistic))
+        shares = [_shares(side) for side in one_sided(diagonal, x_dots, y_dots)]
+        yield FindingEvent(finding=checks.concentration([u.id for u in scalars], *shares))
     return estimates
 
 
-def _covariance(measured: Measured) -> float:
-    """The covariance baseline over all response tokens of the batch (method.md §7)."""
-    log_probs = [t for unit in measured.log_probs for t in unit]
-    advantages = [a for objective in measured.objectives for a in objective.advantages.tolist()]
-    return covariance(
-        torch.cat(log_probs).double(),
-        torch.cat(
-            [torch.full_like(t, a, dtype=torch.float64) for t, a in zip(log_probs, advantages, strict=True)]
-        ),
+def _baselines(measured: Measured) -> Baselines:
+    """The zero-cost predictors of method.md §7, over all response tokens of the batch."""
+    responses = [r for unit in measured.tokens for r in unit]
+    tokens = TokenStatistics.joined(responses)
+    advantages = torch.cat([o.advantages for o in measured.objectives])
+    by_token = advantages.repeat_interleave(torch.tensor([len(r) for r in responses]))
+    return Baselines(
+        covariance=covariance(tokens.log_probs, by_token), discriminant=discriminant(tokens, by_token)
     )
 
 
 def _histogram(contributions: Iterable[float | None]) -> Histogram | None:
     values = [v for v in contributions if v is not None]
     return histogram(_tensor(values)) if values else None
+
+
+def _shares(contributions: Tensor) -> list[float]:
+    """Each one's share of Σ|contributions|; 0 where all are."""
+    sizes = contributions.abs()
+    return (sizes / sizes.sum().clamp_min(torch.finfo(sizes.dtype).tiny)).tolist()
 
 
 def _tensor(values: Iterable[float]) -> Tensor:

@@ -10,15 +10,25 @@ import torch
 
 from probe_engine.checks import cut
 from probe_engine.checks import gradient as checks
+from probe_engine.checks.derivative import derivative
+from probe_engine.checks.environment import double_backward
+from probe_engine.checks.mapping import order_in_question, own_states
+from probe_engine.checks.parameters import counted_once
 from probe_engine.errors import ProbeError, memory_ran_out
+from probe_engine.estimators.mapping import GradientSquares
 from probe_engine.events import FindingEvent, Part
 from probe_engine.model import gradient_flow as look
 from probe_engine.model.cut_graph import training_checkpoints, walk
+from probe_engine.model.double_backward import twice_differentiable
+from probe_engine.model.gradient_flow import GradContext
 from probe_engine.model.noise import first_noise
 from probe_engine.model.preconditioner import Preconditioner, preconditioner
-from probe_engine.model.unit_gradients import UnitGradients, UnitObjective
-from probe_engine.report import Finding, GradientFlow, IdMatch
+from probe_engine.model.sharding import from_first_rank
+from probe_engine.model.unit_gradients import Alpha, UnitGradients, UnitObjective
+from probe_engine.report import Finding, GradientFlow, IdMatch, finding
 from probe_engine.stages import Stage
+from probe_engine.stages.derivative import derivative_test
+from probe_engine.stages.numerics import numerics
 from probe_engine.types import Policy
 
 
@@ -28,26 +38,41 @@ class Flow:
 
     preconditioner: Preconditioner
     panel: GradientFlow
+    method: UnitGradients
+    """The one that was asked for, or plain autograd where it disagrees."""
 
 
 def flow(
     policy: Policy,
     units: Sequence[UnitObjective],
     method: UnitGradients,
+    plain: UnitGradients,
+    context: GradContext,
     temperature: float,
+    seed: int,
 ) -> Stage[Flow]:
     """Checks the chain parameters → logits → S → L → gradients, and the ids of the buffers.
+
+    Args:
+        policy: its model in eval mode.
+        units: the batch's.
+        method: how X and Y are computed.
+        plain: by plain autograd: what `method` is compared with, and what stands in for it.
+        context: autograd's state around the call, as it was before the probe changed anything.
+        temperature: by which logits are divided.
+        seed: draws the unit of that comparison.
 
     Raises:
         ProbeError: no gradient arrives, so there is nothing to measure (exit code 1: the findings say why).
     """
     registry = policy.registry
-    context = look.grad_context(registry)
     panel = GradientFlow(grad_context=str(context), registry=len(registry))
     yield from _say(checks.context(context))
     if not context.healthy:
         yield Part(gradient_flow=panel)
         raise _stopped("gradients are off around this call")
+    yield from _say([counted_once(registry)])
+    units = from_first_rank(policy.model, units)
 
     try:
         chain = look.graph(policy.model, units[0], temperature)
@@ -55,12 +80,13 @@ def flow(
         if memory_ran_out(error):
             raise
         # The first forward pass: a configuration that does not fit the code shows here, as any exception.
-        raise _no_forward(error) from error
+        raise _no_forward(error, context) from error
     walked = walk(policy.model, units[0], temperature)
     with training_checkpoints(policy.model) as reentrant:
         training = walk(policy.model, units[0], temperature) if reentrant else None
     yield from _say([cut.checkpointing(training), cut.inside(walked)])
-    noise = first_noise(policy.model, units[0]) if cut.differ(chain.s, walked.S) else None
+    steady = not cut.differ(chain.s, walked.S)
+    noise = None if steady else first_noise(policy.model, units[0])
     yield from _say([cut.repeated(chain.s, walked.S, noise)])
     panel = _with(
         panel,
@@ -69,7 +95,7 @@ def flow(
         reaches_embeddings=bool(chain.embedding_gradient_norm),
     )
     yield from _say(checks.graph(chain, registry))
-    if chain.s_grad_fn is None:
+    if chain.s_grad_fn is None or not len(registry):
         yield Part(gradient_flow=panel)
         raise _stopped("S has no graph")
     if not torch.isfinite(chain.s).all():
@@ -77,10 +103,16 @@ def flow(
         yield Part(gradient_flow=panel)
         raise _stopped("S is not a finite number")
 
+    if isinstance(method, Alpha):
+        problem = twice_differentiable(policy.model, registry, units[0].sequences[0])
+        yield from _say([double_backward(problem, method.name, method.attention)])
+        method = plain if problem else method
+    p = preconditioner(registry, policy.optimizer)
+    method = yield from numerics(policy, units, method, plain, p, seed=seed, steady=steady)
     # Groups whose advantages differ come first: the others have Y = 0 and show nothing of it.
     informative = sorted(units, key=lambda unit: not bool(unit.advantages.any()))
-    seen = look.gradients(method, registry, informative)
-    p = preconditioner(registry, policy.optimizer)
+    squares = GradientSquares(len(registry)) if order_in_question(policy.optimizer) else None
+    seen = look.gradients(method, registry, informative, squares)
     py = p(seen.y)
     match = _match(policy, set(py.ids))
     panel = _with(
@@ -99,11 +131,25 @@ def flow(
         sum_py_norm=py.norm(),
     )
     finite = checks.finite({"X": seen.x, "Y": seen.y, "P·Y": py}, registry)
-    yield from _say([checks.weights(seen), *checks.counts(seen, registry), checks.identity(match), finite])
+    yield from _say([checks.weights(seen), checks.identity(match)])
+    yield from _say([checks.unused(seen, registry, walked.ran), *checks.counts(seen, registry), finite])
+    yield from _say([own_states(policy.optimizer, registry, squares)])
     yield Part(gradient_flow=panel)
     if not seen.x.non_none or not seen.y.non_none:
         raise _stopped("all gradients are None")
-    return Flow(p, panel)
+    causes = {
+        "GRAD015": noise is not None,
+        "GRAD005": not seen.x_weights_nonzero,
+        "GRAD011": finite.status == "fail",
+    }
+    if waits := [code for code, fired in causes.items() if fired]:
+        yield from _say([finding("GRAD021", "skip", f"waits for {waits[0]}")])
+        return Flow(p, panel, method)
+    test = derivative_test(policy, units, method, p)
+    yield from _say([derivative(test)])
+    panel = _with(panel, derivative=test)
+    yield Part(gradient_flow=panel)
+    return Flow(p, panel, method)
 
 
 def _match(policy: Policy, buffer_ids: set[int]) -> IdMatch:
@@ -118,15 +164,17 @@ def _with(panel: GradientFlow, **changes: object) -> GradientFlow:
 
 
 def _say(findings: Sequence[Finding]) -> Stage[None]:
-    for finding in findings:
-        yield FindingEvent(finding=finding)
+    for found in findings:
+        yield FindingEvent(finding=found)
 
 
-def _no_forward(error: Exception) -> ProbeError:
+def _no_forward(error: Exception, context: GradContext) -> ProbeError:
     lines = str(error).strip().splitlines() or [""]
     return ProbeError(
         f"expected logits from the model's forward pass, it raised {type(error).__name__}: {lines[0][:200]}",
-        "Check that config.json (and adapter_config.json) are those that the model was trained with.",
+        "A model that runs under autocast alone needs it inside of its own forward: see GRAD022."
+        if context.autocast
+        else "Check that config.json (and adapter_config.json) are those that the model was trained with.",
         code="GRAD003",
         exit_code=1,
     )

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import torch
 
+from probe_engine.checks.derivative import departure
 from probe_engine.estimators.verdict import verdict
 from probe_engine.events import Part
-from probe_engine.report import Estimates, Verdict, VerdictRow
+from probe_engine.report import DerivativeTest, Estimates, Verdict, VerdictRow
 from probe_engine.stages import Stage
 from probe_engine.stages.measure import Measured
 from probe_engine.stages.realize import Realized
 
 
-def judge(eta: float, measured: Measured, estimates: Estimates, realized: Realized) -> Stage[Verdict | None]:
+def judge(
+    eta: float,
+    measured: Measured,
+    estimates: Estimates,
+    realized: Realized,
+    derivative: DerivativeTest | None,
+) -> Stage[Verdict | None]:
     """The verdict on the headline row there is: preconditioned step, held-out, matched.
 
     None where one unit left nothing to hold out (ROLL014 has said so).
@@ -36,6 +43,7 @@ def judge(eta: float, measured: Measured, estimates: Estimates, realized: Realiz
         n=row.N,
         stale_ratio=measured.stale_ratio,
         units="blocks" if any(len(o.unit.groups) > 1 for o in measured.objectives) else "prompts",
+        no_derivative=departure(derivative),
     )
     yield Part(verdict=result)
     return result

@@ -10,17 +10,23 @@ import torch
 from torch import Tensor
 
 from probe_engine.checks import gradient, preconditioner
+from probe_engine.checks.mapping import order_in_question, own_states
+from probe_engine.errors import ProbeError
 from probe_engine.estimators.histogram import histogram
-from probe_engine.estimators.mapping import mapping_correlation
+from probe_engine.estimators.mapping import GradientSquares, mapping_correlation
+from probe_engine.estimators.on_policy import z_score
+from probe_engine.estimators.token_statistics import TokenStatistics
 from probe_engine.events import FindingEvent, HistogramEvent, Part, Progress, Units
 from probe_engine.model.pairwise import PairwiseDots
 from probe_engine.model.preconditioner import Preconditioner, stale_ratio
-from probe_engine.model.unit_gradients import Measurement, UnitGradients, UnitObjective
-from probe_engine.model.unit_gradients.loop import VectorSum
+from probe_engine.model.sharding import is_sharded
+from probe_engine.model.unit_gradients import Scored, UnitGradients, UnitObjective
+from probe_engine.model.unit_gradients.received import UnitSums
 from probe_engine.registry import ParameterRegistry, ParameterVector, wide
 from probe_engine.report import GradientFlow, Histograms, MethodInfo, UnitRow
 from probe_engine.stages import Stage
 from probe_engine.stages.contributions import so_far
+from probe_engine.stages.on_policy import sampled_from_policy
 from probe_engine.stages.rows import unit_row
 from probe_engine.types import OptimizerState, Policy, Role, UnitScalars
 
@@ -50,8 +56,8 @@ class Measured:
     objectives: tuple[UnitObjective, ...]
     S: tuple[Tensor, ...]
     """of each unit, [N]"""
-    log_probs: tuple[tuple[Tensor, ...], ...]
-    """of each unit's responses, by token"""
+    tokens: tuple[tuple[TokenStatistics, ...], ...]
+    """of each unit's responses"""
     scalars: tuple[UnitScalars, ...]
     pairs: Tensor | None
     """X_u·P Y_v, [B, B] without η, where the vectors were kept"""
@@ -68,6 +74,7 @@ def measure(
     panel: GradientFlow,
     eta: float | None,
     memory_budget: int,
+    policy_temperature: float = 1.0,
 ) -> Stage[Measured]:
     """First pass: norms, diagonal, sums. Then the dot products with the sums: from kept vectors where
     they fit into the budget, else by a second pass.
@@ -76,67 +83,72 @@ def measure(
         panel: the gradient-flow panel so far; its sums become those of the whole batch.
         eta: the learning rate, for the contributions so far; None where it is not known.
         memory_budget: bytes for kept X_u and P Y_u.
+        policy_temperature: by which the method divides logits.
+
+    Raises:
+        ProbeError: the parameters are shards (GRAD014).
     """
     registry = policy.registry
+    if is_sharded(registry.parameters):
+        raise ProbeError(
+            "expected whole parameters to measure dot products of units with, they are shards (DTensor): "
+            "whether gradient flows can be said here, how the entropy changes can not",
+            "Save a checkpoint with whole weights and probe that; doctor(model, …) works on the live model.",
+            code="GRAD014",
+            commands=("probe-tui CHECKPOINT",),
+            exit_code=1,
+        )
     vector_bytes = sum(v.numel() * wide(v.dtype).itemsize for v in registry.parameters)
     needed = 2 * len(units) * vector_bytes
     keep = method.keeps_vectors and needed <= memory_budget
-    yield Part(
-        method=MethodInfo(
-            name=method.name,
-            x_estimator="score",
-            passes=1 if keep else 2,
-            vectors_kept=keep,
-            fallback_parameters=0,
-            attention=method.attention,
-        )
-    )
+    yield Part(method=_info(method, keep))
     total = sum(u.tokens for u in units) * (1 if keep else 2)
     done = 0
 
-    sum_x = {role: VectorSum(registry) for role in ROLES}
-    sum_y = {role: VectorSum(registry) for role in ROLES}
     kept = PairwiseDots()
     every = _growth_step(len(units), registry.numel)
+    squares = GradientSquares(len(registry)) if order_in_question(policy.optimizer) else None
+    unit_sums = UnitSums(registry, p, [u.unit.role for u in units], keep=keep, squares=squares)
     passed: list[_FirstPass] = []
-    for objective in units:
-        measured = method.measure(objective)
-        role = objective.unit.role
-        sum_x[role].add(measured.x)
-        sum_y[role].add(measured.y)
-        py = p(measured.y)
-        first = _first_pass(measured, py)
+    for number, scored in enumerate(method.measurements(units, unit_sums)):
+        first = _first_pass(scored, unit_sums.norms(number))
         passed.append(first)
-        done += objective.tokens
+        done += scored.objective.tokens
         yield Units(rows=[first.row])
         if keep:
-            kept.add(measured.x, py)
+            kept.add(*unit_sums.kept(number))
             if len(kept) % every == 0 and eta is not None:
                 yield from _grown(_from_pairs(passed, kept.matrix()), _sizes(passed), eta)
         yield Progress(stage="measure", done=done, total=total)
 
-    sums = _sums(sum_x, sum_y, p, units)
+    sums = _sums(unit_sums.x, unit_sums.y, p, units)
     pairs = kept.matrix() if keep else None
     scalars = [] if pairs is None else _from_pairs(passed, pairs)
-    for first in passed if pairs is None else []:
-        x_list, y_list = method.contract(
-            first.objective, first.S, [sums.py[r] for r in ROLES], [p(sums.x[r]) for r in ROLES]
-        )
-        scalars.append(
-            first.scalars(dict(zip(ROLES, x_list, strict=True)), dict(zip(ROLES, y_list, strict=True)))
-        )
-        done += first.objective.tokens
-        if eta is not None:
-            yield from _grown(scalars, sums.counts, eta)
-        yield Progress(stage="measure", done=done, total=total)
+    if pairs is None:
+        directions = ([sums.py[r] for r in ROLES], [p(sums.x[r]) for r in ROLES])
+        dots = method.contractions([first.scored for first in passed], *directions)
+        for first, (x_list, y_list) in zip(passed, dots, strict=True):
+            scalars.append(
+                first.scalars(dict(zip(ROLES, x_list, strict=True)), dict(zip(ROLES, y_list, strict=True)))
+            )
+            done += first.scored.objective.tokens
+            if eta is not None:
+                yield from _grown(scalars, sums.counts, eta)
+            yield Progress(stage="measure", done=done, total=total)
+    yield Part(method=_info(method, keep))
+    yield from sampled_from_policy(units, [first.scored.tokens for first in passed], policy_temperature)
 
     mean_y = _mean([sums.y[r] for r in ROLES], len(units))
     ratio = stale_ratio(registry, policy.optimizer, p, mean_y)
     yield FindingEvent(finding=preconditioner.stale(ratio))
     x, y, py = (_mean([v[r] for r in ROLES], 1) for v in (sums.x, sums.y, sums.py))
+    yield FindingEvent(finding=preconditioner.fallback_scale(p, py))
     finite = gradient.finite({"ΣX": x, "ΣY": y, "ΣP·Y": py}, registry)
-    if finite.status == "fail":  # the few units that `flow` looked at may all have been finite
-        yield FindingEvent(finding=finite)
+    order = own_states(policy.optimizer, registry, squares)
+    # Of the few units that `flow` looked at all may have been finite, and told little of the order.
+    for found in (finite, order):
+        if found.status in ("warn", "fail"):
+            yield FindingEvent(finding=found)
     yield Part(
         gradient_flow=msgspec.structs.replace(
             _whole_batch(panel, x, y, py),
@@ -146,8 +158,8 @@ def measure(
     )
     return Measured(
         tuple(units),
-        tuple(f.S for f in passed),
-        tuple(f.log_probs for f in passed),
+        tuple(f.scored.S for f in passed),
+        tuple(f.scored.tokens for f in passed),
         tuple(scalars),
         pairs,
         sums,
@@ -160,41 +172,50 @@ def measure(
 class _FirstPass:
     """What stays of a unit after its vectors are gone."""
 
-    objective: UnitObjective
-    S: Tensor
-    log_probs: tuple[Tensor, ...]
+    scored: Scored
     norms: tuple[float, float, float, float]
     """‖X_u‖, ‖Y_u‖, ‖P Y_u‖, X_u·P Y_u"""
     row: UnitRow
 
     def scalars(self, x_dots: dict[Role, float], y_dots: dict[Role, float]) -> UnitScalars:
-        unit = self.objective.unit
+        unit = self.scored.objective.unit
         return UnitScalars(unit.id, unit.role, *self.norms, x_dots, y_dots)
 
 
-def _first_pass(measured: Measurement, py: ParameterVector) -> _FirstPass:
-    norms = (measured.x.norm(), measured.y.norm(), py.norm(), measured.x.dot(py))
-    row = unit_row(measured.objective, measured.S, *norms)
-    return _FirstPass(measured.objective, measured.S, measured.log_probs, norms, row)
+def _info(method: UnitGradients, keep: bool) -> MethodInfo:
+    return MethodInfo(
+        name=method.name,
+        x_estimator="score",
+        passes=1 if keep else 2,
+        vectors_kept=keep,
+        fallback_parameters=method.fallback_parameters,
+        attention=method.attention,
+    )
+
+
+def _first_pass(scored: Scored, norms: tuple[float, float, float, float]) -> _FirstPass:
+    z = z_score(TokenStatistics.joined(scored.tokens))
+    row = unit_row(scored.objective, scored.S, *norms, on_policy_z=z)
+    return _FirstPass(scored, norms, row)
 
 
 def _sums(
-    x: dict[Role, VectorSum],
-    y: dict[Role, VectorSum],
+    x: dict[Role, ParameterVector],
+    y: dict[Role, ParameterVector],
     p: Preconditioner,
     units: Sequence[UnitObjective],
 ) -> Sums:
     return Sums(
-        {r: x[r].total for r in ROLES},
-        {r: y[r].total for r in ROLES},
-        {r: p(y[r].total) for r in ROLES},
+        x,
+        y,
+        {r: p(y[r]) for r in ROLES},
         {r: sum(u.unit.role == r for u in units) for r in ROLES},
     )
 
 
 def _from_pairs(passed: Sequence[_FirstPass], pairs: Tensor) -> list[UnitScalars]:
     """Each unit's dot products with the sums over these units, read off X_u·P Y_v."""
-    masks = {r: torch.tensor([f.objective.unit.role == r for f in passed]) for r in ROLES}
+    masks = {r: torch.tensor([f.scored.objective.unit.role == r for f in passed]) for r in ROLES}
     return [
         first.scalars(
             {r: float(pairs[index][masks[r]].sum()) for r in ROLES},
@@ -218,7 +239,7 @@ def _grown(scalars: Sequence[UnitScalars], sizes: Mapping[Role, int], eta: float
 
 
 def _sizes(passed: Sequence[_FirstPass]) -> dict[Role, int]:
-    return {r: sum(f.objective.unit.role == r for f in passed) for r in ROLES}
+    return {r: sum(f.scored.objective.unit.role == r for f in passed) for r in ROLES}
 
 
 def _growth_step(units: int, parameters: int) -> int:

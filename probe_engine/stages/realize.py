@@ -21,14 +21,18 @@ from probe_engine.estimators.importance import (
     unit_ess,
 )
 from probe_engine.estimators.intervals import t_interval
+from probe_engine.estimators.ustatistics import diagonal_share
 from probe_engine.events import FindingEvent, HistogramEvent, Part, Progress
 from probe_engine.model.preserving import in_float32
 from probe_engine.model.unit_gradients import UnitGradients, UnitObjective
 from probe_engine.model.virtual_step import virtual_step
 from probe_engine.registry import wide
-from probe_engine.report import Estimates, Histograms, RealizedRow, RealizedUnit
+from probe_engine.report import Estimates, Histograms, RealizedRow, RealizedUnit, SelfInfluence, Sweep
 from probe_engine.stages import Stage
+from probe_engine.stages.contributions import dots_with_sums, row_dots
 from probe_engine.stages.measure import ROLES, Measured
+from probe_engine.stages.samples import samples as samples_of
+from probe_engine.stages.sweep import OTHER_SCALES, sweep
 from probe_engine.types import Policy, Role
 
 Pairing = Literal["held_out", "same_batch"]
@@ -71,23 +75,32 @@ def realize(
 
     narrow = any(p.dtype != wide(p.dtype) for p in policy.model.parameters())
     rows: list[RealizedRow] = []
+    swept: Sweep | None = None
     with in_float32(policy.model) if narrow else nullcontext():
         before = list(measured.S)
         if narrow:
             # S⁺ is scored with wider weights than the gradients were: S must be as well.
             before = [method.score(u)[0] for u in measured.objectives]
         total = sum(u.tokens for _, _, roles, _ in plan for u in measured.objectives if u.unit.role in roles)
+        held_out = [u for u in measured.objectives if u.unit.role == "E"] if estimates.split else []
+        total += len(OTHER_SCALES) * sum(u.tokens for u in held_out)
         done = 0
+
+        def progress(tokens: int) -> Progress:
+            nonlocal done
+            done += tokens
+            return Progress(stage="realize", done=done, total=total)
+
         for pairing, updating, evaluating, predicted in plan:
             picked = [i for i, u in enumerate(measured.objectives) if u.unit.role in evaluating]
             after: list[Tensor] = []
-            with virtual_step(policy.registry, measured.sums.mean_py(updating).scaled(eta)):
+            step = measured.sums.mean_py(updating).scaled(eta)
+            with virtual_step(policy.registry, step):
                 for index in picked:
                     after.append(method.score(measured.objectives[index])[0])
-                    done += measured.objectives[index].tokens
-                    yield Progress(stage="realize", done=done, total=total)
+                    yield progress(measured.objectives[index].tokens)
             units = [measured.objectives[i] for i in picked]
-            samples = _samples(units, [before[i] for i in picked], after)
+            samples = samples_of(units, [before[i] for i in picked], after)
             new = [
                 _row(pairing, name, estimator(samples), units, samples, predicted)
                 for name, estimator in ESTIMATORS.items()
@@ -97,30 +110,32 @@ def realize(
             if pairing == plan[0][0]:
                 log_w = histogram(samples.log_w)
                 yield HistogramEvent(histograms=Histograms(log_w=log_w))
+            if pairing == "held_out":
+                s = row_dots(measured.scalars, measured.sums.counts).s
+                first_order = eta * torch.tensor([s[u.unit.id] for u in units], dtype=torch.float64)
+                scored = [before[i] for i in picked]
+                swept = yield from sweep(
+                    policy.registry, method, step, units, scored, samples, first_order, progress
+                )
+                yield Part(sweep=swept)
     if rows:
-        yield FindingEvent(finding=checks.sample_size([r for r in rows if r.estimator == "snis"]))
+        yield FindingEvent(finding=checks.sample_size([r for r in rows if r.estimator == "snis"], eta))
         yield FindingEvent(finding=checks.tail([r for r in rows if r.estimator == "snis"]))
-    return Realized(tuple(rows))
+    if swept is not None:
+        yield FindingEvent(finding=checks.first_order(swept))
+    realized = Realized(tuple(rows))
+    yield from _self_influence(realized, measured)
+    return realized
 
 
-def _samples(units: Sequence[UnitObjective], before: Sequence[Tensor], after: Sequence[Tensor]) -> Samples:
-    weight, unit_index, group_index = [], [], []
-    groups = 0
-    for index, unit in enumerate(units):
-        for part in unit.group_slices():
-            size = part.stop - part.start
-            weight += [1 / (len(units) * len(unit.unit.groups) * size)] * size
-            unit_index += [index] * size
-            group_index += [groups] * size
-            groups += 1
-    return Samples(
-        S=torch.cat(list(before)),
-        S_plus=torch.cat(list(after)),
-        lam=torch.cat([u.lam for u in units]),
-        weight=torch.tensor(weight, dtype=torch.float64),
-        unit=torch.tensor(unit_index),
-        group=torch.tensor(group_index),
-    )
+def _self_influence(realized: Realized, measured: Measured) -> Stage[None]:
+    """The same-batch change less the held-out one, and the diagonal's share of what predicts it."""
+    same, apart = realized.row("same_batch", "matched"), realized.row("held_out", "matched")
+    if same is None or apart is None or same.delta_h is None or apart.delta_h is None:
+        return
+    share = diagonal_share(*dots_with_sums(measured.scalars))
+    yield Part(self_influence=SelfInfluence(value=same.delta_h - apart.delta_h, diagonal_share=share))
+    yield FindingEvent(finding=checks.self_influence(share, same, apart))
 
 
 def _row(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from probe_engine.checks import advantages, sampler
 from probe_engine.checks import rollouts as check
 from probe_engine.errors import ProbeError
 from probe_engine.events import FindingEvent, Part
@@ -68,10 +69,13 @@ def _checked(source: RolloutSource, spec: RunSpec, policy: Policy) -> Stage[Batc
     groups, mixed, evaluation = grouped(rows, source.blocks, num_generations(policy.trainer))
     groups, long = short_enough(groups, position_limit(policy))
     bad = (*source.bad, *refused, *mixed, *long)
-    readable = check.malformed(bad, evaluation, len(rows) - len(mixed) - len(long), source.notes)
+    left = len(rows) - len(mixed) - len(long) - len(evaluation)
+    readable = check.malformed(bad, left + len(evaluation), source.notes)
+    evaluated = check.evaluation_rows(evaluation, left)
     if not groups:
-        raise _stopped(readable)
-    yield FindingEvent(finding=readable)
+        raise _stopped(evaluated if evaluation and not bad else readable)
+    for found in (readable, evaluated):
+        yield FindingEvent(finding=found)
     vocabulary = embedding_rows(policy)
     for sieve in (check.large_enough, lambda g: check.in_vocabulary(g, vocabulary), check.finite):
         groups, found = sieve(groups)
@@ -79,7 +83,12 @@ def _checked(source: RolloutSource, spec: RunSpec, policy: Policy) -> Stage[Batc
             raise _stopped(found)
         yield FindingEvent(finding=found)
     used = [r for g in groups for r in g.rollouts]
-    for found in (check.retokenised(used), check.endings(used)):
+    for found in (
+        check.retokenised(used),
+        check.endings(used),
+        sampler.settings(used, policy.trainer, spec.policy_temperature, vocabulary),
+        advantages.normalised(groups),
+    ):
         yield FindingEvent(finding=found)
     usable, advantages_from = scored(groups, *reward_scaling(spec, policy.trainer))
     usable = usable[: spec.max_prompts]
@@ -97,7 +106,12 @@ def _checked(source: RolloutSource, spec: RunSpec, policy: Policy) -> Stage[Batc
 def _described(
     batch: Batch, source: RolloutSource, tokens_from: Literal["ids", "text"], advantages_from: str
 ) -> Stage[Batch]:
-    for found in (*check.zero_advantages(batch.groups), check.enough_units(batch)):
+    for found in (
+        sampler.cut_at_limit(batch.groups),
+        sampler.distinct(batch.groups),
+        *advantages.zero_advantages(batch.groups),
+        check.enough_units(batch),
+    ):
         yield FindingEvent(finding=found)
     responses = [r for g in batch.groups for r in g.responses]
     yield Part(

@@ -18,6 +18,8 @@ def unit_row(
     y_norm: float,
     py_norm: float,
     x_dot_py: float,
+    *,
+    on_policy_z: float,
 ) -> UnitRow:
     """A row after the first pass: s, t and r come with the whole batch."""
     unit = objective.unit
@@ -38,6 +40,7 @@ def unit_row(
         y_norm=y_norm,
         py_norm=py_norm,
         x_dot_py=x_dot_py,
+        on_policy_z=on_policy_z,
         responses=[
             ResponseRow(
                 text=r.text,

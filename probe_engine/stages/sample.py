@@ -9,14 +9,11 @@ from probe_engine.model.sampling import embedding_rows, eos_ids, position_limit,
 from probe_engine.sources.rollouts.prompts import PromptRow, read_prompts
 from probe_engine.sources.rollouts.record import BadRow, RawRollout, RolloutSource, RowError
 from probe_engine.sources.rollouts.reward import RewardFunction
-from probe_engine.sources.rollouts.settings import completion_limit
+from probe_engine.sources.rollouts.settings import DEFAULT_LENGTH, completion_limit
 from probe_engine.sources.rollouts.tokens import prompt_ids
 from probe_engine.spec import RunSpec
 from probe_engine.stages import Stage
 from probe_engine.types import Policy
-
-DEFAULT_LENGTH = 256
-"""Tokens, where neither the option nor the trainer says how long a response may be."""
 
 
 def sampled(spec: RunSpec, policy: Policy) -> Stage[RolloutSource]:

@@ -6,34 +6,12 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 from probe_engine.events import FindingEvent
-from probe_engine.report import finding
+from probe_engine.liveness import SILENT_SECONDS, Status, judge, silence
 from probe_tui.engine_end import EngineEnd, log_tail
 from probe_tui.feeds.feed import Badge, News
-from probe_tui.feeds.live import SILENT_SECONDS
 from probe_tui.feeds.tail import Tail
-
-Status = Literal["running", "silent", "dead", "finished"]
-
-
-def judge(*, over: bool, process: bool, beats: bool, still: float, limit: float) -> Status:
-    """What became of a run.
-
-    Args:
-        over: its log holds its end.
-        process: its process is here and writes to it.
-        beats: it gives signs of life (a headless run without a gate does not).
-        still: seconds since its log was written to.
-        limit: how long is too long.
-    """
-    if over:
-        return "finished"
-    if process:
-        return "silent" if beats and still > limit else "running"
-    # The process is gone, or it is another machine's: there the log alone tells.
-    return "running" if still <= limit else "dead"
 
 
 class AttachFeed:
@@ -70,6 +48,11 @@ class AttachFeed:
     def ended(self) -> bool:
         """The run is over, or nobody is left to go on with it."""
         return self.status in ("finished", "dead")
+
+    @property
+    def takes_commands(self) -> bool:
+        """An engine with a control file gives signs of life; a headless run has neither."""
+        return self._tail.beats and not self.ended
 
     def poll(self) -> News:
         """New events, and what became of the run."""
@@ -114,14 +97,8 @@ class AttachFeed:
         )
 
     def _silence(self, still: float) -> FindingEvent:
-        found = finding(
-            "RUN002",
-            "warn",
-            f"expected a sign of life every 2 s, the log has been still for {still:.0f} s",
-            value=still,
-            threshold=self._limit,
-            evidence={"engine.log": list(log_tail(self._run))},
-        )
+        seen = f"the log has been still for {still:.0f} s"
+        found = silence(still, self._limit, seen, log_tail(self._run))
         return FindingEvent(finding=found, time=self._tail.time)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from probe_engine.events import AnyEvent, FindingEvent
-from probe_engine.report import finding
+from probe_engine.liveness import SIGN_OF_LIFE, SILENT_SECONDS, silence
 from probe_tui.engine_end import log_tail
 from probe_tui.feeds.feed import Badge, News
 from probe_tui.feeds.tail import Tail
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 FIRST_EVENT_SECONDS = 60.0
 """Importing torch takes a few seconds, from a cold network disk many more."""
-
-SILENT_SECONDS = 20.0
-"""Ten heartbeats. A library that holds the interpreter's lock for long delays them."""
 
 
 class LiveFeed:
@@ -84,16 +81,10 @@ class LiveFeed:
         if self._tail.hello is None:
             limit, expected = self._first, "the engine's first word"
         else:
-            limit, expected = self._limit, "a sign of life every 2 s"
+            limit, expected = self._limit, SIGN_OF_LIFE
         if silent <= limit:
             return []
         self._reported = True
-        found = finding(
-            "RUN002",
-            "warn",
-            f"expected {expected}, heard nothing for {silent:.0f} s; process {self._engine.pid} still runs",
-            value=silent,
-            threshold=limit,
-            evidence={"engine.log": list(log_tail(self._run))},
-        )
+        seen = f"heard nothing for {silent:.0f} s; process {self._engine.pid} still runs"
+        found = silence(silent, limit, seen, log_tail(self._run), expected=expected)
         return [FindingEvent(finding=found, time=self._tail.time)]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from probe_engine.errors import ProbeError
-from probe_engine.events import AnyEvent, Heartbeat, Paused
+from probe_engine.events import AnyEvent, Heartbeat, Paused, StageStarted
 from probe_tui.engine_end import EngineEnd, log_tail
 from probe_tui.feeds.feed import Badge, News
 from probe_tui.feeds.tail import Tail
@@ -100,6 +100,15 @@ class ReplayFeed:
         if self._until < len(self._events):
             self._until += 1
         self._move(self._due[self._until - 1], playing=False)
+
+    def next_stage(self) -> None:
+        """To the beginning of the next stage, or to the end; stands still there."""
+        rest = range(max(self._until, 1), len(self._events))
+        following = next(
+            (i for i in rest if isinstance(self._events[i], StageStarted)), len(self._events) - 1
+        )
+        self._until = following + 1
+        self._move(self._due[following], playing=False)
 
     def set_speed(self, speed: float) -> None:
         """Another pace from here on, within 0.25 and 64."""

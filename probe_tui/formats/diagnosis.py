@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from probe_engine.report import Finding, Report
+from probe_tui.flow_answer import flow_answer
 from probe_tui.plain import MARKS, checkpoint_lines, finding_lines, flow_lines
 from probe_tui.renderables.findings import ATTENTION, causes_first, grouped
 
@@ -30,7 +31,9 @@ def diagnosis_lines(report: Report, *, verbose: bool = False) -> list[str]:
         lines += _family(family, members, verbose=verbose)
     if report.gradient_flow is not None:
         lines += ["", *flow_lines(report.gradient_flow)]
-    return [*lines, "", count_line(report.findings)]
+    answer = flow_answer(report.findings, report.gradient_flow, over=True)
+    said = [f"{MARKS[answer.status]} {answer.sentence}"] if answer is not None else []
+    return [*lines, "", *said, count_line(report.findings)]
 
 
 def count_line(findings: Sequence[Finding]) -> str:

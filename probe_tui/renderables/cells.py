@@ -21,6 +21,10 @@ _UNSAFE = re.compile(
 _STRAY = re.compile("(?<![^\\s\u200d])\u200d+|\u200d+(?![^\\s\u200d])|(?<!\\S)\ufe0f+")
 
 
+_BREAK = re.compile(r"(?<=\s)(?=\S)(?!-?[\d.]+(?:e[-+]?\d+)?\])")
+"""Where a line may end: at a space, but not within an interval such as [-0.1, 2e-05]."""
+
+
 def visible(text: str) -> str:
     """Every character that a terminal would act on, shown as a picture of itself."""
     return _STRAY.sub("", _UNSAFE.sub(_picture, text))
@@ -57,7 +61,7 @@ def wrap(text: str, width: int) -> list[str]:
     lines = []
     for paragraph in text.expandtabs(4).replace("\r\n", "\n").split("\n"):
         line = ""
-        for word in re.split(r"(?<=\s)(?=\S)", visible(paragraph)):
+        for word in _BREAK.split(visible(paragraph)):
             if line.strip() and cell_len((line + word).rstrip()) > width:
                 lines.append(line.rstrip())
                 line = ""

@@ -45,8 +45,8 @@ class Attention:
 
 
 def attention(findings: Iterable[Finding]) -> Attention:
-    """A crash counts as a failure."""
-    statuses = [f.status for f in findings]
+    """Of what is to be mended: a consequence is folded under its cause. A crash counts as a failure."""
+    statuses = [f.status for f, under_cause in causes_first(findings) if not under_cause]
     return Attention(fail=statuses.count("fail") + statuses.count("crash"), warn=statuses.count("warn"))
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
 
+from rich.cells import cell_len
 from rich.text import Text
 
 from probe_engine.report import Influence, Number
@@ -32,6 +33,7 @@ def heatmap(
     height: int,
     palette: Palette,
     cursor: tuple[int, int] | None = None,
+    numbers: Sequence[int] | None = None,
     means: bool = False,
     unit: str = "nats",
     empty_reason: str = "",
@@ -44,6 +46,7 @@ def heatmap(
     Args:
         cursor: row (whose entropy moves) and column (who was trained on), from 0. Without one the cell of
             the largest influence is put into words.
+        numbers: by which the rows and columns are known; default: 1, 2, …
         means: also the mean of each row and of each column, without the diagonal.
         unit: of K.
         empty_reason: said where there is no matrix.
@@ -55,7 +58,8 @@ def heatmap(
     rows, columns = len(k), max(map(len, k))
     u, v = _clamped(cursor, rows, columns) if cursor is not None else _largest(k)
 
-    gutter = max(len(str(rows)), 4 if means else 2) + 1
+    known_as = range(1, max(rows, columns) + 1) if numbers is None else numbers
+    gutter = max(len(str(max(known_as))), 4 if means else 2) + 1
     across = max((width - gutter - (len(MEAN) if means else 0)) // 2, 1)
     down = max(height - 3 - SPELLED - means, 1)
     us, vs = _window(rows, down, u), _window(columns, across, v)
@@ -66,7 +70,7 @@ def heatmap(
 
     body = []
     for i in us:
-        cells = [(f"{i + 1:>{gutter - 1}} ", palette.muted)]
+        cells = [(f"{known_as[i]:>{gutter - 1}} ", palette.muted)]
         cells += [cell(_at(k, i, j), here=cursor is not None and (i, j) == (u, v)) for j in vs]
         if means:
             cells += [("│", palette.muted), cell(_others(k[i], i))]
@@ -75,15 +79,15 @@ def heatmap(
         averages = [cell(_others(_column(k, j), j)) for j in vs]
         body.append(row(width, [(f"{'mean':<{gutter}}", palette.muted), *averages]))
 
-    said = _spelled(influence, u, v, unit, means, brief=width < ROOMY)
+    said = _spelled(influence, u, v, known_as, unit, means, brief=width < ROOMY)
     if cursor is None:
         said = f"largest: {said}"
     return stretched(
         [
             row(width, [(_seen(us, rows, vs, columns), palette.accent)]),
-            row(width, [(" " * gutter + _numbers(vs) + (MEAN if means else ""), palette.muted)]),
+            row(width, [(" " * gutter + _numbers(vs, known_as, v) + (MEAN if means else ""), palette.muted)]),
             *stretched(body, down + means),
-            row(width, _legend(scale, unit, palette)),
+            row(width, _legend(scale, unit, width, palette)),
             *(row(width, [(line, "")]) for line in wrap(said, width)),
         ],
         height,
@@ -151,31 +155,43 @@ def _seen(us: range, rows: int, vs: range, columns: int) -> str:
     return said
 
 
-def _numbers(vs: range) -> str:
-    """The number of every fifth column, ending over the column."""
-    line = ""
-    for position, v in enumerate(vs):
-        if v == 0 or (v + 1) % 5 == 0:
-            line = line.ljust(2 * position + 2 - len(str(v + 1))) + str(v + 1)
-    return line.ljust(2 * len(vs))
+def _numbers(vs: range, known_as: Sequence[int], chosen: int) -> str:
+    """The number of the chosen column and, where they don't touch it, of every fifth, ending over it."""
+    line = " " * (2 * len(vs))
+    for v in sorted(vs, key=lambda v: v != chosen):
+        if v == chosen or v == 0 or (v + 1) % 5 == 0:
+            label, end = str(known_as[v]), 2 * (v - vs.start) + 2
+            start = max(end - len(label), 0)
+            if not line[max(start - 1, 0) : end + 1].strip():
+                line = line[:start] + label + line[start + len(label) :]
+    return line
 
 
-def _legend(scale: float, unit: str, palette: Palette) -> list[Cell]:
-    shades = [f"{SHADES[i]} ≥{number(scale * STEP ** (i + 1), 2)}" for i in range(len(SHADES) - 1)]
-    return [
-        ("− falls", palette.falls),
-        (" ", ""),
-        ("+ rises", palette.rises),
-        (f"  {' '.join(shades)} {SHADES[-1]} less, {unit}", palette.muted),
-    ]
+def _legend(scale: float, unit: str, width: int, palette: Palette) -> list[Cell]:
+    """Signs and shades, with as much of their measure as there is room for."""
+    signs = [("− falls", palette.falls), (" ", ""), ("+ rises", palette.rises)]
+    bounds = [number(scale * STEP ** (i + 1), 2) for i in range(len(SHADES) - 1)]
+    for shades in (
+        "  "
+        + " ".join(f"{SHADES[i]} ≥{bounds[i]}" for i in range(len(bounds)))
+        + f" {SHADES[-1]} less, {unit}",
+        "  " + " ".join(f"{SHADES[i]}≥{bounds[i]}" for i in range(len(bounds))) + f" {SHADES[-1]}less",
+        f"  {SHADES} {number(scale, 2)} to 0",
+        f"  {SHADES}",
+    ):
+        if sum(cell_len(text) for text, _ in signs) + cell_len(shades) <= width:
+            return [*signs, (shades, palette.muted)]
+    return signs
 
 
-def _spelled(influence: Influence, u: int, v: int, unit: str, means: bool, brief: bool) -> str:
+def _spelled(
+    influence: Influence, u: int, v: int, known_as: Sequence[int], unit: str, means: bool, brief: bool
+) -> str:
     value = _at(influence.K, u, v)
     moves = "" if not value or math.isnan(value) else ": it falls" if value < 0 else ": it rises"
     if brief:
-        return f"training {v + 1} → entropy {u + 1}: {number(value)} {unit}{moves}"
-    said = f"training on {v + 1} moves the entropy of {u + 1} by {number(value)} {unit}{moves}"
+        return f"training {known_as[v]} → entropy {known_as[u]}: {number(value)} {unit}{moves}"
+    said = f"training on {known_as[v]} moves the entropy of {known_as[u]} by {number(value)} {unit}{moves}"
     if means:
         row_mean, column_mean = _others(influence.K[u], u), _others(_column(influence.K, v), v)
         said += f" · mean of the others: row {number(row_mean)}, column {number(column_mean)}"

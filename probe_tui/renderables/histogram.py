@@ -76,7 +76,8 @@ def histogram(
     ]
     if height < 2 + len(foot):
         foot = foot[1:]  # the axis' labels say more than its line
-    bars = _bar_rows(plot, max(height - 1 - len(foot), 1), selected, log_counts, width, palette)
+    styles = {bar: _style(bar, h, palette) for bar in plot.bars}
+    bars = _bar_rows(plot, max(height - 1 - len(foot), 1), selected, log_counts, width, styles, palette)
     return stretched([head, *bars, *foot], height)
 
 
@@ -152,6 +153,7 @@ def _notes(h: Histogram, plot: Plot, unit: str, palette: Palette) -> list[Cell]:
         (f"{h.nan} NaN" if h.nan else "", palette.warn),
         (f"{below} below {number(axis.lo)} {unit}" if below else "", palette.warn),
         (f"{above} above {number(axis.hi)} {unit}" if above else "", palette.warn),
+        (f"{h.zeros} exactly 0" if h.zeros else "", palette.muted),
         (f"{together} bins a bar" if together > 1 else "", palette.muted),
     ]
     said = [(text, style) for text, style in notes if text]
@@ -164,6 +166,7 @@ def _bar_rows(
     selected: tuple[int, int] | None,
     log_counts: bool,
     width: int,
+    styles: dict[Bar, str],
     palette: Palette,
 ) -> list[Text]:
     top = max(bar.count for bar in plot.bars)
@@ -174,7 +177,7 @@ def _bar_rows(
         for column, bar in enumerate(plot.columns):
             level = 0 if bar is None else _eighths(bar.count, top, height, log_counts)
             glyph = BLOCKS[min(max(level - 8 * floor, 0), 8)]
-            style = palette.zero if bar is None else _style(bar, palette)
+            style = palette.zero if bar is None else styles[bar]
             if glyph == " " and column == plot.axis.zero:
                 glyph, style = "┊", palette.zero
             if selected is not None and bar is not None and not bar.among(selected):
@@ -201,7 +204,12 @@ def _axis_row(plot: Plot, selected: tuple[int, int] | None, width: int, palette:
     return row(width, cells)
 
 
-def _style(bar: Bar, palette: Palette) -> str:
+def _style(bar: Bar, h: Histogram, palette: Palette) -> str:
+    """Values that are exactly 0 are counted right of 0, and move nothing."""
     if bar.hi <= 0:
         return palette.falls
-    return palette.rises if bar.lo >= 0 else palette.zero
+    return palette.rises if bar.lo >= 0 and not _all_zero(bar, h) else palette.zero
+
+
+def _all_zero(bar: Bar, h: Histogram) -> bool:
+    return bar.lo <= 0 < bar.hi and 0 < bar.count == h.zeros

@@ -54,13 +54,14 @@ DEFAULT = Palette(
     selected="reverse",
 )
 
-# Okabe and Ito's colours, which stay apart under every common colour blindness.
+# Okabe and Ito's colours, which stay apart under every common colour blindness; of their two blues the
+# lighter one, which is read on dark.
 COLOURBLIND = Palette(
-    falls="#0072b2",
+    falls="#56b4e9",
     rises="#e69f00",
     zero="dim",
     ok="#009e73",
-    info="#56b4e9",
+    info="#cc79a7",
     warn="bold #e69f00",
     fail="bold #d55e00",
     muted="dim",

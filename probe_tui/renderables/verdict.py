@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from rich.text import Text
@@ -18,6 +19,8 @@ SAID = {
     "unreliable": ("!", "fail", "the numbers below can't be trusted"),
 }
 """Glyph, style and meaning of each status."""
+FEWEST = 25
+"""Weights that a fit of their tail needs."""
 
 
 def verdict_lines(
@@ -64,8 +67,18 @@ def verdict_lines(
     rows[0].stylize(palette.status(status), 0, len(glyph) + 1 + len(verdict.status))
     if judged is not None:
         ess = f"ESS {number(judged.ess)} of {judged.N} ({share(judged.ess_fraction)})"
-        rows += paragraph(width, f"{ess}, Pareto k̂ {number(judged.khat)}", palette.muted)
+        why = f" ({no_khat(judged)})" if judged.khat is None else ""
+        rows += paragraph(width, f"{ess}, Pareto k̂ {number(judged.khat)}{why}", palette.muted)
     return rows
+
+
+def no_khat(measured: RealizedRow) -> str:
+    """Why a row has none."""
+    if measured.N < FEWEST:
+        return f"needs {FEWEST} weights, these are {measured.N}"
+    if any(x is None or not math.isfinite(x) for unit in measured.units for x in unit.log_w):
+        return "a weight is not finite"
+    return "too few of the weights differ to fit their tail"
 
 
 def _difference(verdict: Verdict, width: int, unit: str) -> list[Text]:

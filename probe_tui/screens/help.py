@@ -31,22 +31,28 @@ class HelpScreen(ModalScreen[None]):
     """
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,question_mark,q", "dismiss", "close")]
 
-    def __init__(self, extra: Sequence[tuple[str, Sequence[BindingType]]] = ()) -> None:
+    def __init__(
+        self, extra: Sequence[tuple[str, Sequence[BindingType]]] = (), words: Sequence[str] = ()
+    ) -> None:
         super().__init__()
         self._extra = extra
+        self._words = words
 
     def compose(self) -> ComposeResult:
         """One scrolling text."""
         with VerticalScroll() as box:
             box.border_title = "Keys"
             box.border_subtitle = "escape closes"
-            yield Page(lambda width: help_lines(KEYS, self._extra, width))
+            yield Page(lambda width: help_lines(KEYS, self._extra, width, self._words))
 
 
 def help_lines(
-    keys: Sequence[Key], extra: Sequence[tuple[str, Sequence[BindingType]]], width: int
+    keys: Sequence[Key],
+    extra: Sequence[tuple[str, Sequence[BindingType]]],
+    width: int,
+    words: Sequence[str] = (),
 ) -> list[Text]:
-    """The table as text: app-wide keys by group, then the keys of single widgets."""
+    """The table as text: app-wide keys by group, then the keys of single widgets and what symbols mean."""
     tables = [
         (group, [(k.display or k.key, k.help) for k in members])
         for group, members in groupby(sorted(keys, key=lambda k: ORDER.index(k.group)), key=lambda k: k.group)
@@ -59,6 +65,9 @@ def help_lines(
         lines += paragraph(width, title, "bold") if entries else []
         for key, words in entries:
             lines += paragraph(width, words, first=f"  {shown(key):<10} ", indent=" " * 13)
+    lines += paragraph(width, "Symbols", "bold") if words else []
+    for meaning in words:
+        lines += paragraph(width, meaning, first="  ", indent="    ")
     return [*lines, Text(), *paragraph(width, SIGNS, "dim")]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from textual.app import ComposeResult
@@ -14,7 +15,11 @@ Choice = Literal["stop", "leave", "stay"]
 
 
 class LeaveScreen(ModalScreen[Choice]):
-    """Asks: stop it, leave it running, or stay."""
+    """Asks: stop it, leave it running, or stay.
+
+    Args:
+        ways: what each choice means here.
+    """
 
     DEFAULT_CSS = """
     LeaveScreen { align: center middle; }
@@ -30,17 +35,15 @@ class LeaveScreen(ModalScreen[Choice]):
         Binding("escape,c", "dismiss('stay')", "stay"),
     ]
 
-    def __init__(self, run: str) -> None:
+    def __init__(self, ways: Mapping[Choice, str]) -> None:
         super().__init__()
-        self._run_folder = run
+        self._ways = ways
 
     def compose(self) -> ComposeResult:
         """The question and its keys."""
+        keys: dict[Choice, str] = {"stop": "s", "leave": "l", "stay": "c"}
         with Vertical() as box:
             box.border_title = "The engine is still at work"
-            yield Static(
-                "s  stop it and leave; what was found stays\n"
-                f"l  leave it running; come back with\n     probe-tui --attach {self._run_folder}\n"
-                "c  stay here",
-                markup=False,
-            )
+            for choice, words in self._ways.items():
+                indented = words.replace("\n", "\n   ")
+                yield Static(f"{keys[choice]}  {indented}", markup=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
 
 import msgspec
@@ -31,7 +32,7 @@ class OptionsScreen(ModalScreen[Resolved | None]):
         border: none; height: 1; padding: 0 1; background: $panel; margin-bottom: 1;
     }
     OptionsScreen Input:focus { background: $primary-muted; }
-    OptionsScreen #problem { color: $error; }
+    OptionsScreen #problem { color: $error; dock: top; background: $surface; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss(None)", "back"),
@@ -81,11 +82,21 @@ class OptionsScreen(ModalScreen[Resolved | None]):
             resolved = resolve(merged, flag_origin="screen")
         except UsageError as error:
             self.query_one("#problem", Static).update(Text(f"{error.message} {error.remedy}"))
-            self.query_one(VerticalScroll).scroll_home(animate=False)
+            self._show_fault(error.message)
             return
         origins = {**self._resolved.origins, **dict.fromkeys(flags, "screen")}
         kept = {n: origins[n] for n in resolved.origins}
         self.dismiss(Resolved(resolved.spec, kept))
+
+    def _show_fault(self, message: str) -> None:
+        """The cursor goes to the option that the message names; without one, the page to its top."""
+        named = re.search(r"--([a-z-]+)", message)
+        at_fault = self.query(f"#{named[1].replace('-', '_')}").results(Input) if named else iter(())
+        entry = next(at_fault, None)
+        if entry is not None:
+            entry.focus()
+        else:
+            self.query_one(VerticalScroll).scroll_home(animate=False)
 
 
 def _shown(value: Any) -> str:

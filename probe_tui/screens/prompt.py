@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from rich.text import Text
@@ -13,7 +13,8 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 
 from probe_engine.report import UnitRow
-from probe_tui.renderables.cells import cut
+from probe_tui.glossary import meanings
+from probe_tui.renderables.cells import cut, paragraph
 from probe_tui.renderables.numbers import number
 from probe_tui.renderables.palette import DEFAULT, MONO, Palette
 from probe_tui.renderables.prompt import prompt_detail
@@ -37,6 +38,7 @@ class PromptScreen(ModalScreen[str]):
         nats: unit of contributions.
         palette: the styles.
         note: what holds of all these numbers, such as "so far".
+        numbers: of the units, by id; without them a unit is known by its place in the list.
     """
 
     DEFAULT_CSS = """
@@ -64,6 +66,7 @@ class PromptScreen(ModalScreen[str]):
         nats: str,
         palette: Palette = DEFAULT,
         note: str = "",
+        numbers: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         self._units = units
@@ -71,6 +74,7 @@ class PromptScreen(ModalScreen[str]):
         self._nats = nats
         self._palette = palette
         self._note = note
+        self._numbers = numbers
 
     @property
     def unit(self) -> UnitRow:
@@ -118,11 +122,16 @@ class PromptScreen(ModalScreen[str]):
 
     def _say_which(self) -> None:
         note = f", {self._note}" if self._note else ""
-        title = f"unit {self._at + 1} of {len(self._units)}{note}"
+        place, count = self._at + 1, len(self._units)
+        title = f"unit {place} of {count}{note}"
+        if self._numbers is not None and (known := self._numbers.get(self.unit.id)) is not None:
+            title = f"unit {known} of {len(self._numbers)}{note} · {place}/{count} in this order"
         self.query_one(VerticalScroll).border_title = title
 
     def _detail(self, width: int) -> list[Text]:
-        return prompt_detail(self.unit, width=width, palette=self._palette, nats=self._nats)
+        rows = prompt_detail(self.unit, width=width, palette=self._palette, nats=self._nats)
+        said = [row for meaning in meanings() for row in paragraph(width, meaning, self._palette.muted)]
+        return [*rows, Text(), Text("what the symbols mean", style=self._palette.accent), *said]
 
     def _dots(self, width: int) -> list[Text]:
         return [Text(cut(dots(self.unit), width), style=self._palette.muted)]

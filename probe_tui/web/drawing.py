@@ -49,7 +49,8 @@ def histogram(h: Histogram, *, title: str, unit: str, directed: bool = True) -> 
     top, bottom = max([*h.counts, 1]), 20 + BARS
     parts = [_text(f"highest bar: {count(top)}", MARGIN, 12, "muted")]
     for lo, hi, n in zip(edges, edges[1:], h.counts, strict=False):
-        style = ("falls" if hi <= 0 else "rises") if directed else "neutral"
+        still = lo <= 0 < hi and n == h.zeros  # counted right of 0, and moving nothing
+        style = ("falls" if hi <= 0 else "unsure" if still else "rises") if directed else "neutral"
         x, height = _x(axis, lo), BARS * n / top
         parts.append(
             Markup('<rect class="{}" x="{:.2f}" y="{:.2f}" width="{:.2f}" height="{:.2f}">{}</rect>').format(
@@ -63,11 +64,12 @@ def histogram(h: Histogram, *, title: str, unit: str, directed: bool = True) -> 
         )
     if axis.holds(0.0):
         parts.append(_line("zero", axis, 0.0, 16, bottom))
-    outside = [(h.nan, "not a number"), (h.underflow, "below"), (h.overflow, "above")]
-    notes = ", ".join(f"{n} {where}" for n, where in outside if n)
+    outside = h.nan + h.underflow + h.overflow
+    places = [(h.nan, "not a number"), (h.underflow, "below"), (h.overflow, "above"), (h.zeros, "exactly 0")]
+    notes = ", ".join(f"{n} {where}" for n, where in places if n)
     parts += _axis(axis, bottom, unit)
     if notes:
-        parts.append(_text(notes, MARGIN, bottom + 34, "warn"))
+        parts.append(_text(notes, MARGIN, bottom + 34, "warn" if outside else "muted"))
     return _svg(parts, bottom + (42 if notes else 24), title)
 
 

@@ -13,11 +13,12 @@ from markupsafe import Markup
 from probe_engine.events import Failed
 from probe_engine.report import Report, UnitRow
 from probe_tui.clipboard import headless_command
-from probe_tui.estimates import dashed, headline, measurements, numbers, predictions, short_unit
+from probe_tui.estimates import dashed, headline, measurements, numbers, predictions, short_unit, unit_numbers
+from probe_tui.glossary import GLOSSARY, UNITS
 from probe_tui.plain import MARKS, flow_lines
 from probe_tui.renderables.cells import cut
 from probe_tui.renderables.findings import ATTENTION, causes_first
-from probe_tui.renderables.numbers import number, share
+from probe_tui.renderables.numbers import interval, number, share
 from probe_tui.renderables.verdict import SAID
 from probe_tui.state import ScreenState
 from probe_tui.web import drawing
@@ -58,6 +59,10 @@ def page(state: ScreenState) -> str:
         units=_units(report),
         flow=flow_lines(report.gradient_flow) if report.gradient_flow is not None else [],
         short=lambda prompt: cut(prompt, PROMPT),
+        legend=UNITS,
+        glossary=GLOSSARY,
+        unit_number=unit_numbers(report),
+        interval=interval,
         command=headless_command(report, "."),
         style=style,
         script=script,

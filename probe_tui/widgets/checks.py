@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from probe_engine.report import Finding
+from probe_tui.flow_answer import FlowAnswer, flow_answer
+from probe_tui.plain import MARKS
 from probe_tui.renderables.cells import paragraph, row
 from probe_tui.renderables.findings import attention, causes_first, finding_detail, finding_row, grouped
 from probe_tui.renderables.palette import Palette
@@ -19,8 +23,8 @@ from probe_tui.state import ScreenState
 from probe_tui.widgets.page import Page
 from probe_tui.widgets.panel import Panel
 
-Shown = tuple[tuple[Finding, ...], int, str, str, Palette]
-"""What the list was made of: findings, width, filter, why it is empty, styles."""
+Shown = tuple[tuple[Finding, ...], FlowAnswer | None, int, str, str, Palette]
+"""What the list was made of: findings, the answer above them, width, filter, why it is empty, styles."""
 
 
 class ChecksPanel(Panel):
@@ -41,9 +45,14 @@ class ChecksPanel(Panel):
     ChecksPanel VerticalScroll { height: 35%; min-height: 5; border-top: solid $primary; padding: 0 1; }
     """
 
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("Y", "copy_snippet", "copy the lines that show the fault without this tool", show=False),
+    ]
+
     def __init__(self) -> None:
         super().__init__()
         self._findings: Sequence[Finding] = ()
+        self._answer: FlowAnswer | None = None
         self._shown: Shown | None = None
         self._placed: str | None = None
         """Where the cursor was put, not moved to: it stays on top while findings come in."""
@@ -62,6 +71,9 @@ class ChecksPanel(Panel):
     def show(self, state: ScreenState) -> None:
         """Adds what is new; keeps the selection."""
         self._findings = state.report.findings
+        self._answer = flow_answer(
+            state.report.findings, state.report.gradient_flow, over=state.ended is not None
+        )
         self._reason = self.empty_reason(state, "load")
         self._fill()
 
@@ -95,6 +107,11 @@ class ChecksPanel(Panel):
             return ""
         return "\n".join(found.remedy.commands) or found.remedy.text or found.message
 
+    def action_copy_snippet(self) -> None:
+        """The selected finding's snippet, where it has one."""
+        snippet = None if self.selected is None else self.selected.evidence.get("snippet")
+        self.probe_app.take(snippet if isinstance(snippet, str) else "")
+
     def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
         """Shows the detail of what the cursor is on."""
         event.stop()
@@ -107,7 +124,7 @@ class ChecksPanel(Panel):
     def _fill(self) -> None:
         options = self.query_one(OptionList)
         width = max(20, options.outer_size.width - 2 - options.styles.scrollbar_size_vertical)
-        key = (tuple(self._findings), width, self._filter, self._reason, self.palette)
+        key = (tuple(self._findings), self._answer, width, self._filter, self._reason, self.palette)
         if key == self._shown:
             return
         self._shown = key
@@ -139,6 +156,8 @@ class ChecksPanel(Panel):
             line = finding_row(found, width=width, palette=self.palette, under_cause=under_cause)
             rows.append(Option(line, id=key))
 
+        if self._answer is not None:
+            rows += [Option(line, disabled=True) for line in self._answered(self._answer, width)]
         urgent = causes_first(matching)
         if urgent:
             rows.append(Option(self._heading("NEEDS ATTENTION"), disabled=True))
@@ -149,6 +168,11 @@ class ChecksPanel(Panel):
             for found in members:
                 add(family, found)
         return rows
+
+    def _answered(self, answer: FlowAnswer, width: int) -> list[Text]:
+        """The first thing that one wants to know."""
+        style = self.palette.status(answer.status)
+        return paragraph(width, answer.sentence, style, first=f"{MARKS[answer.status]} ", indent="  ")
 
     def _heading(self, text: str) -> Text:
         return row(80, [(text, self.palette.accent)])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 from rich.cells import cell_len
@@ -12,7 +13,7 @@ from textual.binding import Binding, BindingType
 from textual.events import Click
 
 from probe_engine.report import Influence, Number
-from probe_tui.estimates import short_unit
+from probe_tui.estimates import short_unit, unit_numbers
 from probe_tui.renderables.cells import cut, one_line, placard, row, wrap
 from probe_tui.renderables.heatmap import heatmap
 from probe_tui.renderables.numbers import number
@@ -30,8 +31,7 @@ LOW = 10
 TALL = 24
 """Rows from which a prompt gets three lines instead of one."""
 TITLE = "whose entropy moves by training on whom"
-KEYS = "enter opens, s sorts"
-SORTED = " · sorted by row mean"
+KEYS = "enter opens, s S sort"
 NO_VECTORS = "Needs kept vectors: run again with a larger --memory-budget, and with --method loop."
 
 Order = tuple[int, ...]
@@ -40,8 +40,33 @@ Order = tuple[int, ...]
 
 def by_row_mean(influence: Influence) -> Order:
     """The unit whose entropy falls most first, an unknown one last."""
-    means = [_mean([x for n, x in enumerate(row) if n != u]) for u, row in enumerate(influence.K)]
-    return tuple(sorted(range(len(means)), key=lambda u: (means[u] is None, means[u] or 0.0)))
+    return _ascending([_mean(_others(row, u)) for u, row in enumerate(influence.K)])
+
+
+def by_column_mean(influence: Influence) -> Order:
+    """The unit that makes the entropy of the others fall most by training on it first."""
+    columns = zip(*influence.K, strict=True)
+    return _ascending([_mean(_others(column, v)) for v, column in enumerate(columns)])
+
+
+@dataclass(frozen=True)
+class Sorting:
+    """One way to order rows and columns."""
+
+    said: str
+    """For the caption; `{row}` and `{column}` are the numbers of the cursor's units."""
+    order: Callable[[Influence, int, int], Order]
+    """Of the reported K and the cursor's row and column in it."""
+
+
+SORTINGS = (
+    Sorting("", lambda k, u, v: tuple(range(len(k.ids)))),
+    Sorting("row mean", lambda k, u, v: by_row_mean(k)),
+    Sorting("column mean", lambda k, u, v: by_column_mean(k)),
+    Sorting("row {row}: who trains on it", lambda k, u, v: _ascending(k.K[u])),
+    Sorting("column {column}: whom it trains", lambda k, u, v: _ascending([row[v] for row in k.K])),
+)
+"""In the order in which `s` goes through them; where entropy falls most comes first."""
 
 
 def arranged(influence: Influence, order: Order) -> Influence:
@@ -53,10 +78,23 @@ def arranged(influence: Influence, order: Order) -> Influence:
 
 
 def largest(influence: Influence) -> tuple[int, int]:
-    """Row and column of the largest |K|."""
-    cells = ((abs(x), u, v) for u, values in enumerate(influence.K) for v, x in enumerate(values) if x)
+    """Row and column of the largest |K| beside the diagonal, where a unit moves itself most."""
+    cells = (
+        (abs(x), u, v)
+        for u, values in enumerate(influence.K)
+        for v, x in enumerate(values)
+        if x and math.isfinite(x) and u != v
+    )
     _, u, v = max(cells, default=(0.0, 0, 0))
     return u, v
+
+
+def _ascending(values: Sequence[Number]) -> Order:
+    return tuple(sorted(range(len(values)), key=lambda n: (values[n] is None, values[n] or 0.0)))
+
+
+def _others(values: Sequence[Number], own: int) -> list[Number]:
+    return [x for n, x in enumerate(values) if n != own]
 
 
 def _mean(values: Sequence[Number]) -> float | None:
@@ -78,7 +116,10 @@ class InfluencePanel(Panel, can_focus=True):
         Binding("home", f"move(0, -{FAR})", "first column", show=False),
         Binding("end", f"move(0, {FAR})", "last column", show=False),
         Binding("enter", "open", "open the row's prompt", show=False),
-        Binding("s", "sort", "sort by row mean, or as in the report", show=False),
+        Binding(
+            "s", "sort(1)", "sort: row means, column means, this row, this column, as reported", show=False
+        ),
+        Binding("S", "sort(-1)", "the sorting before", show=False),
     ]
 
     def __init__(self) -> None:
@@ -88,15 +129,22 @@ class InfluencePanel(Panel, can_focus=True):
         self._shown: Influence | None = None
         """The reported one in the order of the screen."""
         self._order: Order = ()
-        self._sorted = False
+        self._sorting = 0
+        """Which of SORTINGS."""
+        self._sorted_by = ""
+        """The same in words."""
+        self._numbers: dict[str, int] = {}
+        """Of the units, by id: as in the tab Units."""
         self._cursor = (0, 0)
         """Row and column on the screen."""
 
     def show(self, state: ScreenState) -> None:
         """Draws K; the cursor stays on its cell while K is the same, and begins on the largest one."""
         self._state = state
+        self._numbers = unit_numbers(state.report)
         if state.report.influence is not self._reported:
             self._reported = state.report.influence
+            self._sorting, self._sorted_by = 0, ""
             self._arrange((0, 0) if self._reported is None else largest(self._reported))
         self.refresh()
 
@@ -142,7 +190,7 @@ class InfluencePanel(Panel, can_focus=True):
             return
         clicked = self._cell_at(offset.x, offset.y)
         if offset.y == 0:
-            self.action_sort()
+            self.action_sort(1)
         elif clicked is not None and clicked == self._cursor:
             self.action_open()
         elif clicked is not None:
@@ -152,10 +200,13 @@ class InfluencePanel(Panel, can_focus=True):
         """So many cells on."""
         self._move_to(self._cursor[0] + down, self._cursor[1] + right)
 
-    def action_sort(self) -> None:
-        """By row mean, or as in the report; the cursor stays on its cell."""
-        self._sorted = not self._sorted
+    def action_sort(self, by: int) -> None:
+        """The next order, or the one before; the cursor stays on its cell."""
         if self._order:
+            u, v = self._cursor
+            self._sorting = (self._sorting + by) % len(SORTINGS)
+            said = SORTINGS[self._sorting].said
+            self._sorted_by = said.format(row=self._number(u), column=self._number(v))
             self._arrange(self._reported_cell())
             self.refresh()
 
@@ -169,6 +220,7 @@ class InfluencePanel(Panel, can_focus=True):
             self._cursor[0],
             nats=short_unit(self._state.report),
             palette=self.palette,
+            numbers=self._numbers,
         )
         self.app.push_screen(screen, self._go_to)
 
@@ -186,8 +238,7 @@ class InfluencePanel(Panel, can_focus=True):
         if self._reported is None:
             self._shown, self._order, self._cursor = None, (), (0, 0)
             return
-        in_report = tuple(range(len(self._reported.ids)))
-        self._order = by_row_mean(self._reported) if self._sorted else in_report
+        self._order = SORTINGS[self._sorting].order(self._reported, *cell)
         self._shown = arranged(self._reported, self._order)
         self._cursor = self._order.index(cell[0]), self._order.index(cell[1])
 
@@ -197,9 +248,10 @@ class InfluencePanel(Panel, can_focus=True):
     def _caption(self, caption: Text) -> None:
         """The order and the keys, as far as there is room."""
         room = self.size.width - caption.cell_len
-        if self._sorted and len(SORTED) < room:
-            caption.append(SORTED)
-            room -= len(SORTED)
+        order = f" · by {self._sorted_by}" if self._sorted_by else ""
+        if len(order) < room:
+            caption.append(order)
+            room -= len(order)
         if len(KEYS) < room - 1:
             caption.append(KEYS.rjust(room), self.palette.muted)
 
@@ -209,7 +261,7 @@ class InfluencePanel(Panel, can_focus=True):
         if spot is not None:
             x, y = spot
             rows[1].stylize(self.palette.selected, x, x + CELL_WIDTH)
-            label = str(self._cursor[0] + 1)
+            label = str(self._number(self._cursor[0]))
             start = rows[y].plain.index(label)
             rows[y].stylize(self.palette.selected, start, start + len(label))
 
@@ -222,7 +274,13 @@ class InfluencePanel(Panel, can_focus=True):
         u, v = self._cursor[0] + y - spot[1], self._cursor[1] + (x - spot[0]) // CELL_WIDTH
         before = rows[y].plain[: x + 1]
         # A row of cells begins with its number, and ends where that of its mean begins.
-        return (u, v) if before.lstrip().startswith(f"{u + 1} ") and "│" not in before else None
+        return (
+            (u, v)
+            if 0 <= u < len(self._order)
+            and before.lstrip().startswith(f"{self._number(u)} ")
+            and "│" not in before
+            else None
+        )
 
     def _drawn_cursor(self, rows: list[Text]) -> tuple[int, int] | None:
         """Column and line of the one cell drawn as selected: a large K scrolls. None: it has no room."""
@@ -243,6 +301,7 @@ class InfluencePanel(Panel, can_focus=True):
             height=max(self.size.height - len(self._prompts()), 1),
             palette=self.palette,
             cursor=self._cursor,
+            numbers=[self._number(position) for position in range(len(self._order))],
             means=True,
             unit=short_unit(self._state.report),
         )
@@ -260,8 +319,8 @@ class InfluencePanel(Panel, can_focus=True):
         u, v = self._cursor
         room = 3 if self.size.height >= TALL else 1
         return [
-            *self._excerpt(f"entropy of {u + 1}  ", self._prompt(u), room),
-            *self._excerpt(f"trained on {v + 1}  ", self._prompt(v), room),
+            *self._excerpt(f"entropy of {self._number(u)}  ", self._prompt(u), room),
+            *self._excerpt(f"trained on {self._number(v)}  ", self._prompt(v), room),
         ]
 
     def _excerpt(self, label: str, prompt: str, lines: int) -> list[Text]:
@@ -276,6 +335,11 @@ class InfluencePanel(Panel, can_focus=True):
             row(width, [(indent if n else label, self.palette.muted), (line, "")])
             for n, line in enumerate(wrapped)
         ]
+
+    def _number(self, position: int) -> int:
+        """Of the unit that stands there, as everywhere."""
+        id = "" if self._shown is None else self._shown.ids[position]
+        return self._numbers.get(id, self._order[position] + 1)
 
     def _prompt(self, position: int) -> str:
         """The text of the unit that stands there."""

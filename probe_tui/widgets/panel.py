@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.widget import Widget
 
@@ -21,10 +22,30 @@ class Panel(Widget):
     """
 
     DEFAULT_CSS = "Panel { height: 1fr; width: 1fr; }"
+    words: ClassVar[Sequence[str]] = ()
+    """What its symbols mean, for the help."""
+    aside = False
+    """Not in sight: laid out beside the screen."""
+
+    def put_aside(self, aside: bool) -> None:
+        """Out of sight, or back."""
+        self.aside = aside
+        self.styles.offset = ("100%", 0) if aside else (0, 0)
+
+    def allow_focus(self) -> bool:
+        """The keys go to what is seen."""
+        return super().allow_focus() and not self.aside
+
+    def allow_focus_children(self) -> bool:
+        """The same for the widgets in it."""
+        return super().allow_focus_children() and not self.aside
 
     def show(self, state: ScreenState) -> None:
         """Draws the state."""
         raise NotImplementedError
+
+    def begin(self) -> None:
+        """Another run begins: what was asked of the last one is no longer asked."""
 
     def attention(self, state: ScreenState) -> str:
         """A word for the tab's title, such as `2 ✗`; empty where nothing asks for attention."""

@@ -26,11 +26,16 @@ class RealizedPanel(NumberPanel):
 
     def __init__(self) -> None:
         super().__init__()
-        self._scale = TAKEN
+        self.scale = TAKEN
+        """Which of SCALES the what-if is about."""
+
+    def begin(self) -> None:
+        """The what-if is about the step that is taken."""
+        self.scale = TAKEN
 
     def lines(self, report: Report, width: int) -> list[Line]:
         """What was measured."""
-        return realized_lines(report, scale=self._scale, width=width, palette=self.palette)
+        return realized_lines(report, scale=self.scale, width=width, palette=self.palette)
 
     def attention(self, state: ScreenState) -> str:
         """The glyph of a verdict that is no plain yes."""
@@ -44,8 +49,8 @@ class RealizedPanel(NumberPanel):
 
     def action_scale(self, by: int) -> None:
         """The what-if at the next smaller or larger step."""
-        self._choose(self._scale + by)
+        self._choose(self.scale + by)
 
     def _choose(self, scale: int) -> None:
-        self._scale = min(max(scale, 0), len(SCALES) - 1)
+        self.scale = min(max(scale, 0), len(SCALES) - 1)
         self.redraw()

@@ -18,9 +18,11 @@ from probe_tui.renderables.gauge import gauge
 from probe_tui.renderables.histogram import histogram
 from probe_tui.renderables.numbers import number, share
 from probe_tui.renderables.palette import Palette
-from probe_tui.renderables.verdict import verdict_lines
+from probe_tui.renderables.sweep import RULE, sweep_rows
+from probe_tui.renderables.verdict import no_khat, verdict_lines
 from probe_tui.renderables.whatif import row_ess_at_scale
 from probe_tui.state import SEVERITY
+from probe_tui.sweep_words import range_words, scale_words, self_influence_words
 from probe_tui.widgets.number_panel import Line
 
 SCALES = (1 / 4, 1 / 3, 1 / 2, 3 / 4, 1.0, 1.5, 2.0, 3.0, 4.0)
@@ -29,7 +31,7 @@ SCALE_LABELS = ("¼", "⅓", "½", "¾", "1", "1½", "2", "3", "4")
 TAKEN = SCALES.index(1.0)
 ESS_LINES = ((0.5, "warn"), (0.3, "fail"))
 """Of STAT001."""
-TRUST = ("STAT001", "STAT002", "OPT010")
+TRUST = ("GRAD021", "STAT001", "STAT002", "STAT004", "OPT010")
 """Findings that say how far the numbers of this tab can be trusted."""
 BAR = "▌ "
 WORST_UNITS = 4
@@ -48,12 +50,14 @@ def realized_lines(report: Report, *, scale: int, width: int, palette: Palette) 
         return []
     roomy = width >= GAUGE + GAP + HISTOGRAM
     narrow = min(width, GAUGE)
-    weights = _joined(_weights(report, narrow, palette), _what_if(report, scale, narrow, palette))
+    weights = _joined(_what_if(report, scale, narrow, palette), _weights(report, narrow, palette))
     drawn = _log_weights(report, width - GAUGE - GAP if roomy else width, palette)
     return _joined(
         _verdict(report, width, palette),
         _banners(report, width, palette),
         _comparison(report, width, palette),
+        _sweep(report, width, palette),
+        _self_influence(report, width, palette),
         *((_beside(weights, drawn),) if roomy else (weights, drawn)),
         _hungry_units(report, width, palette),
     )
@@ -129,6 +133,39 @@ def _comparison(report: Report, width: int, palette: Palette) -> Iterator[Line]:
     yield from map(Line, drawn)
 
 
+def _sweep(report: Report, width: int, palette: Palette) -> Iterator[Line]:
+    """ΔĤ per step at each scale, with the end of the linear range."""
+    swept = report.sweep
+    if swept is None:
+        return
+    unit = short_unit(report)
+    title = f"step sweep, {dashed(swept.pairing)} {dashed(swept.estimator)}: ΔĤ per step, {unit}"
+    yield Line.of(paragraph(width, title, palette.accent))
+    first, *drawn = sweep_rows(swept, width=width, palette=palette, unit=unit)
+    yield Line(first)
+    points = iter(enumerate(swept.points))
+    for text in drawn:
+        if text.plain.startswith(RULE):
+            yield Line(text, ".sweep.linear_range", range_words(swept))
+        elif (indexed := next(points, None)) is not None:
+            index, point = indexed
+            said = f"ΔĤ at {scale_words(point.scale)} = {number(point.delta_h, 6)} {unit}"
+            yield Line(text, f".sweep.points[{index}].delta_h", said)
+        else:
+            yield Line(text)
+    if swept.curvature is not None:
+        said = f"curvature C = {number(swept.curvature)} ± {number(swept.curvature_se)} {unit}"
+        rows = paragraph(width, f"{said}: ΔĤ ≈ k·δH₁ + k²·C at k × step", palette.muted)
+        yield Line.of(rows, ".sweep.curvature", said)
+
+
+def _self_influence(report: Report, width: int, palette: Palette) -> Iterator[Line]:
+    own = report.self_influence
+    if own is not None:
+        said = self_influence_words(own, short_unit(report))
+        yield Line.of(paragraph(width, said), ".self_influence.value", said)
+
+
 def _weights(report: Report, width: int, palette: Palette) -> Iterator[Line]:
     """ESS and k̂ of each pairing: do a few responses carry the measurement?"""
     tail = next((f for f in report.findings if f.code == "STAT002"), None)
@@ -148,8 +185,8 @@ def _weights(report: Report, width: int, palette: Palette) -> Iterator[Line]:
 
 def _judged(measured: RealizedRow, tail: Finding | None) -> str:
     """What STAT002 says of this k̂: it judges the larger one alone."""
-    if measured.khat is None and tail is not None and tail.status == "skip":
-        return f" ({tail.message})"
+    if measured.khat is None:
+        return f" ({no_khat(measured)})"
     if tail is None or tail.value != measured.khat or not isinstance(tail.threshold, float):
         return ""
     return f" {MARKS[tail.status]} {tail.status}, limit {number(tail.threshold)}"

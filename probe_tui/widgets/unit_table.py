@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
 
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.measure import Measurement
 from rich.text import Text
 from textual.binding import Binding, BindingType
 from textual.coordinate import Coordinate
@@ -35,7 +34,11 @@ Change = float | None
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: what it says, and how it sorts."""
+    """One cell: what it says, and how it sorts.
+
+    It can't be measured: the table measures every cell that is added, though its columns have fixed widths,
+    and asks the terminal for its size each time that one answers.
+    """
 
     text: str
     rank: float | str | None
@@ -45,10 +48,6 @@ class Cell:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield Text(self.text, self.style, no_wrap=True, end="", justify=self.justify)
-
-    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        # The table measures every cell that is added, though the widths of its columns are fixed.
-        return Measurement(1, 1)
 
 
 @dataclass(frozen=True)
@@ -127,18 +126,21 @@ def _largest_first(change: Change) -> Change:
 _R = _change("contribution_r", "−η·r_n", lambda u: u.contribution_r)
 _SHARE = Column("share", 7, "contribution_r", _share, live=True)
 _S = _change("contribution_s", "+η·s_n", lambda u: u.contribution_s)
+_NUMBER = Column("#", 4, "id", lambda u, _, __: Cell("", None))
+"""Its cells are the table's to make: a unit does not know its own number."""
 _ROLE = Column("role", 6, "role", lambda u, _, __: Cell(u.role, u.role, justify="left"), right=False)
 _REWARD_SPREAD = Column("reward ± SD", 14, "reward_mean", _reward(spread=True))
 _REWARD = Column("reward", 8, "reward_mean", _reward(spread=False))
 _TOKENS = Column("tokens", 8, "tokens", lambda u, _, __: Cell(count(u.tokens), -u.tokens))
 
 NUMBERS = (
-    (_R, _SHARE, _S, _ROLE, _REWARD_SPREAD, _TOKENS),
-    (_R, _SHARE, _S, _ROLE, _REWARD, _TOKENS),
-    (_R, _SHARE, _S, _ROLE, _REWARD),
-    (_R, _SHARE, _S, _ROLE),
-    (_R, _SHARE, _S),
-    (_R, _SHARE),
+    (_R, _SHARE, _S, _ROLE, _REWARD_SPREAD, _TOKENS, _NUMBER),
+    (_R, _SHARE, _S, _ROLE, _REWARD, _TOKENS, _NUMBER),
+    (_R, _SHARE, _S, _ROLE, _REWARD, _NUMBER),
+    (_R, _SHARE, _S, _ROLE, _NUMBER),
+    (_R, _SHARE, _S, _NUMBER),
+    (_R, _SHARE, _NUMBER),
+    (_R, _NUMBER),
     (_R,),
 )
 """From wide to narrow: the prompt screen has the others."""
@@ -162,6 +164,7 @@ class UnitTable(DataTable[Cell]):
         self._laid_out: tuple[Column, ...] = ()
         self._units: tuple[UnitRow, ...] = ()
         self._total = 0.0
+        self._numbers: Mapping[str, int] = {}
         self._palette = DEFAULT
         self._sorted_by = _R.title
         self._reversed = False
@@ -185,9 +188,12 @@ class UnitTable(DataTable[Cell]):
         """Of the units, from the top."""
         return [row.key.value or "" for row in self.ordered_rows]
 
-    def show(self, units: Sequence[UnitRow], total: float, palette: Palette) -> None:
-        """Shows exactly these units; shares are shares of `total`."""
+    def show(
+        self, units: Sequence[UnitRow], total: float, numbers: Mapping[str, int], palette: Palette
+    ) -> None:
+        """Shows exactly these units, known by their numbers; shares are shares of `total`."""
         self._units, self._total, self._palette = tuple(units), total, palette
+        self._numbers = numbers
         self._fill()
 
     def select(self, id: str) -> None:
@@ -277,6 +283,9 @@ class UnitTable(DataTable[Cell]):
         return new
 
     def _cell(self, column: Column, unit: UnitRow) -> Cell:
+        if column is _NUMBER:
+            number = self._numbers.get(unit.id)
+            return Cell("" if number is None else str(number), number)
         return column.cell(unit, self._total, self._palette)
 
     def _order(self) -> None:

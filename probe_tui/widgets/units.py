@@ -13,13 +13,15 @@ from textual.containers import Container
 from textual.widgets import DataTable, Static
 
 from probe_engine.report import Histogram, UnitRow
-from probe_tui.estimates import short_unit
-from probe_tui.renderables.cells import cut, one_line
+from probe_tui.estimates import short_unit, unit_numbers
+from probe_tui.glossary import UNITS, meanings
+from probe_tui.renderables.cells import cut, one_line, paragraph
 from probe_tui.renderables.histogram import ValueRange, shared_edges
 from probe_tui.renderables.numbers import number
 from probe_tui.screens.prompt import PromptScreen, unit_path, unit_text
 from probe_tui.state import ScreenState
 from probe_tui.widgets.histogram_view import Drawing, HistogramView
+from probe_tui.widgets.page import Page
 from probe_tui.widgets.panel import Panel
 from probe_tui.widgets.unit_table import UnitTable, total_change
 
@@ -30,6 +32,8 @@ HISTOGRAM_KEYS = "←→ range, ⇧ extends, l log"
 TABLE_KEYS = "enter opens, s sorts, ⇧tab histograms"
 SIDE_BY_SIDE = 110
 """Columns from which the histograms stand beside each other: each has room for its title and a range."""
+TALL = 34
+"""Rows from which there is room to say what the symbols mean; the help says it always."""
 
 
 def units_so_far(state: ScreenState) -> Sequence[UnitRow]:
@@ -72,14 +76,18 @@ class UnitsPanel(Panel):
     UnitsPanel.-stacked #plots { layout: vertical; }
     UnitsPanel.-stacked #r { margin-left: 0; }
     UnitsPanel #caption { height: 1; padding: 0 1; }
+    UnitsPanel #legend { padding: 0 1; }
     UnitsPanel #reason { display: none; padding: 0 1; }
     UnitsPanel.-empty #reason { display: block; }
-    UnitsPanel.-empty #plots, UnitsPanel.-empty #caption, UnitsPanel.-empty UnitTable { display: none; }
+    UnitsPanel.-empty #plots, UnitsPanel.-empty #caption, UnitsPanel.-empty UnitTable,
+    UnitsPanel.-empty #legend, UnitsPanel.-short #legend { display: none; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("l", "log_counts", "histograms: counts, or their logarithms", show=False),
         Binding("escape", "clear_range", "give the chosen range up", show=False),
     ]
+
+    words = meanings()
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,6 +103,7 @@ class UnitsPanel(Panel):
             yield HistogramView(id="s")
             yield HistogramView(id="r")
         yield Static(id="caption", markup=False)
+        yield Page(self._legend, id="legend")
         yield Static(id="reason", markup=False)
 
     def show(self, state: ScreenState) -> None:
@@ -143,8 +152,13 @@ class UnitsPanel(Panel):
         self.set_class(stacked, "-stacked")
         plots = min(max((height + 3) // 4 * 2, 8), 20) if stacked else min(max(height // 3, 6), 18)
         self.query_one("#plots").styles.height = plots
-        self._table.styles.height = max(height - plots - 1, 1)
+        self.set_class(height < TALL, "-short")
+        legend = 0 if height < TALL else len(self._legend(width - 2))
+        self._table.styles.height = max(height - plots - 1 - legend, 1)
         self._show_caption()
+
+    def _legend(self, width: int) -> list[Text]:
+        return [row for said in meanings(*UNITS) for row in paragraph(width, said, self.palette.muted)]
 
     def on_histogram_view_range_changed(self, event: HistogramView.RangeChanged) -> None:
         """One range at a time."""
@@ -169,6 +183,7 @@ class UnitsPanel(Panel):
             nats=short_unit(self._state.report),
             palette=self.palette,
             note="so far" if self._state.provisional is not None else "",
+            numbers=unit_numbers(self._state.report),
         )
         self.app.push_screen(screen, lambda id: self._table.select(id or ""))
 
@@ -237,7 +252,9 @@ class UnitsPanel(Panel):
         return "comes as soon as some units are measured"
 
     def _show_table(self) -> None:
-        self._table.show(self._matching(), total_change(self._units), self.palette)
+        self._table.show(
+            self._matching(), total_change(self._units), unit_numbers(self._state.report), self.palette
+        )
         self._show_caption()
 
     def _matching(self) -> list[UnitRow]:

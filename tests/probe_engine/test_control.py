@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,27 @@ def test_the_last_word_of_a_parent_that_is_gone_counts(tmp_path: Path) -> None:
     played = Scripted(tmp_path, [Continue()])
     played.gate = Gate(ControlFile(tmp_path), sleep=played.sleep, parent=os.getpid())
     assert played.pass_stages("load", "rollouts", "flow") == ["rollouts"]
+
+
+@pytest.mark.parametrize("held", [Pause(attached=True), Break(on="warn", attached=True)])
+def test_a_screen_that_attached_holds_a_run_that_its_parent_left(tmp_path: Path, held: Command) -> None:
+    """With the commands of a parent that is gone, the run would end instead."""
+    nobody: list[events.AnyEvent] = []
+    seen = events.FindingEvent(finding=finding("STAT001", "warn", "little is left"))
+    passed = events.Progress(stage="measure", done=1, total=2)
+    plain = Pause() if isinstance(held, Pause) else Break(on="warn")
+    for command, ends in ((held, False), (plain, True)):
+        run = tmp_path / str(ends)
+        run.mkdir()
+        played = Scripted(run, [Continue()])
+        played.gate = Gate(ControlFile(run), sleep=played.sleep, parent=os.getpid())  # not its parent
+        if ends:
+            played.script = [Pause()]
+        send(run, command)
+        with pytest.raises(control.StopRequested) if ends else nullcontext():
+            for event in (passed, seen):
+                played.gate(event, nobody.append)
+    assert len([e for e in nobody if isinstance(e, events.Paused)]) == 2
 
 
 def test_after_the_end_a_rerun_or_a_stop(tmp_path: Path) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 import tiny
-from textual.widgets import Input, OptionList, TabbedContent
+from pictures import settled
+from textual.widgets import Input, OptionList
 
 from probe_engine import probe
 from probe_engine.control import Break, Continue, Pause, Step
 from probe_engine.errors import ProbeError
 from probe_engine.events import Paused, StageStarted
+from probe_engine.report import finding
 from probe_engine.spec import Resolved, resolve
 from probe_tui.app import ProbeApp
 from probe_tui.feeds import News
@@ -21,8 +25,12 @@ from probe_tui.screens.explain import ExplainScreen
 from probe_tui.screens.help import HelpScreen, shown
 from probe_tui.screens.leave import LeaveScreen
 from probe_tui.screens.options import OptionsScreen
-from probe_tui.session import LiveSession, ReplaySession, Session
+from probe_tui.session import RUNNING, LiveSession, ReplaySession, Session
 from probe_tui.widgets.checks import ChecksPanel
+from probe_tui.widgets.panel import Panel
+from probe_tui.widgets.panel_tabs import PanelTabs
+from probe_tui.widgets.realized import RealizedPanel
+from probe_tui.widgets.realized_lines import TAKEN
 
 pytestmark = pytest.mark.asyncio
 
@@ -54,6 +62,10 @@ class Scripted(Session):
         self._events = events
 
     @property
+    def commands(self) -> frozenset[str]:
+        return RUNNING
+
+    @property
     def resolved(self) -> Resolved:
         return resolve({"checkpoint": "somewhere", "seed": 3})
 
@@ -71,7 +83,11 @@ class Scripted(Session):
         self.told.append(("toggle", waits))
 
     def break_on(self, status: str) -> None:
+        self.breakpoint = status  # type: ignore[assignment]
         self.told.append(("break", status))
+
+    async def interrupt(self) -> None:
+        self.told.append("interrupt")
 
     async def stop(self) -> None:
         self.told.append("stop")
@@ -103,7 +119,7 @@ async def test_keys_reach_the_engine(scripted: Scripted) -> None:
         ("break", "warn"),
         ("break", "never"),
         ("toggle", True),
-        "stop",
+        "interrupt",
     ]
 
 
@@ -154,6 +170,12 @@ async def test_an_impossible_option_is_said_and_nothing_is_lost(scripted: Script
         assert isinstance(app.screen, OptionsScreen)
         assert "--lr" in str(app.screen.query_one("#problem").render())
         assert app.screen.query_one("#lr", Input).value == "many"
+        assert app.focused is app.screen.query_one("#lr", Input)
+        app.screen.query_one("#lr", Input).value = ""
+        app.screen.query_one("#split", Input).value = "7"
+        await pilot.press("enter")
+        await pilot.pause()
+        assert app.focused is app.screen.query_one("#split", Input), "the field in error has the keys"
         await pilot.press("escape")
     assert scripted.told == []
 
@@ -163,7 +185,7 @@ async def test_tabs_help_and_explain(app: ProbeApp) -> None:
         await pilot.pause()
         for key, name in (("2", "units"), ("5", "realized"), ("1", "checks")):
             await pilot.press(key)
-            assert app.query_one(TabbedContent).active == name
+            assert app.query_one(PanelTabs).active == name
         await pilot.press("question_mark")
         assert isinstance(app.screen, HelpScreen)
         await pilot.press("escape", "e")
@@ -267,3 +289,83 @@ async def test_the_header_names_what_is_probed(app: ProbeApp) -> None:
         text = str(app.query_one("Header").render())
     assert "live objects" in text
     assert "AdamW lr 0.001" in text
+
+
+async def test_a_terminal_that_is_too_small_is_told_so(app: ProbeApp) -> None:
+    async with app.run_test(size=(40, 10)) as pilot:
+        assert "too small: 60×20 at least" in (await settled(pilot)).text
+        for size, fits in (((60, 19), False), ((59, 20), False), ((60, 20), True)):
+            await pilot.resize_terminal(*size)
+            text = (await settled(pilot)).text
+            assert ("too small" not in text) == fits == ("Checks" in text), size
+
+
+@pytest.mark.parametrize(
+    ("width", "first"), [(120, "probe-tui · live objects"), (60, "live objects"), (30, "")]
+)
+async def test_the_header_gives_its_plainest_words_up_and_cuts_none(
+    app: ProbeApp, width: int, first: str
+) -> None:
+    async with app.run_test(size=(width, 24)) as pilot:
+        await pilot.pause()
+        line = str(app.query_one("Header").render())
+    assert line.strip().startswith(first)
+    assert "…" not in line or width == 30
+
+
+async def test_what_was_done_stands_in_the_bottom_line_and_covers_nothing(app: ProbeApp) -> None:
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.pause()
+        await pilot.press("t")
+        assert str(app.query_one("KeyLine").render()).strip() == f"theme {app.theme}"
+        assert not list(app._notifications)
+        await pilot.press("question_mark")
+        app.take("x" * 9)  # over the bottom line lies the help
+        await pilot.pause()
+        assert len(list(app._notifications)) == 1
+
+
+async def test_a_symbol_is_explained_where_it_is_met(app: ProbeApp) -> None:
+    async with app.run_test(size=(160, 60)) as pilot:
+        await pilot.press("2")
+        assert "−η·r_n: what the prompt adds to δH₁" in (await settled(pilot)).words
+        await pilot.press("question_mark", "end")
+        assert "PY: Y after Adam's preconditioner" in (await settled(pilot)).words
+        await pilot.press("escape", "enter", "end")
+        assert "X·PY: what the prompt does to itself" in (await settled(pilot)).words
+
+
+async def test_another_run_begins_with_the_step_that_it_takes(scripted: Scripted) -> None:
+    app = ProbeApp(scripted)
+    async with app.run_test(size=(120, 40)) as pilot:
+        panel = app.query_one(RealizedPanel)
+        panel.action_scale(-2)
+        assert panel.scale != TAKEN
+        await pilot.press("r", "enter")
+        await pilot.pause()
+        assert panel.scale == TAKEN
+
+
+async def test_the_snippet_of_a_finding_is_copied_by_itself(app: ProbeApp, run: Path) -> None:
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.pause()
+        panel = app.query_one(ChecksPanel)
+        snippet = "import torch\nprint(torch.is_grad_enabled())"
+        shown = finding("GRAD002", "fail", "off", evidence={"snippet": snippet})
+        app.state = replace(app.state, report=msgspec.structs.replace(app.state.report, findings=[shown]))
+        app.show()
+        await pilot.press("1", "Y")
+        assert panel.selected == shown
+        assert (run / "clipboard.txt").read_text() == snippet
+
+
+async def test_hidden_tabs_take_no_keys_and_are_as_large_as_the_visible_one(app: ProbeApp) -> None:
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settled(pilot)
+        panels = list(app.query(Panel))
+        assert len({panel.outer_size for panel in panels}) == 1
+        for panel in panels:
+            app.action_tab(panel.id or "")
+            inside = {w for w in app.screen.focus_chain if any(p in w.ancestors_with_self for p in panels)}
+            assert inside
+            assert all(panel in w.ancestors_with_self for w in inside)

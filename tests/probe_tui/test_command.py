@@ -16,12 +16,14 @@ from typing import Any
 
 import checkpoints
 import jsonschema
+import msgspec
 import pytest
 
 from probe_engine import events
 from probe_engine.assembly import empty, fold
 from probe_engine.report import encode
-from probe_tui.cli import main
+from probe_engine.spec import RunSpec
+from probe_tui.cli import ELSEWHERE, main
 
 COMMAND = (sys.executable, "-m", "probe_tui")
 ASCII = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
@@ -407,3 +409,17 @@ def test_pages_need_no_torch_and_nobody_else_prints_among_the_data(here: Path) -
     assert report["verdict"]
     assert "printed" in outcome.err
     assert "written" in outcome.err
+
+
+def test_options_of_other_tools_are_answered_with_ours(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = {field.name.replace("_", "-") for field in msgspec.structs.fields(RunSpec)}
+    assert {*ELSEWHERE.values()} - ours == {"attach", "doctor", "plain"}
+    assert not {*ELSEWHERE} & ours
+    for typed in (["--learning-rate", "3"], ["--learning_rate=3"]):
+        monkeypatch.setattr(sys, "argv", ["probe-tui", "checkpoint", *typed])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert end.value.code == 2
+        assert "no such option: --learning-rate\n  remedy: here it is --lr" in capsys.readouterr().err

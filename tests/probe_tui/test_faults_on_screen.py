@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from pictures import RECORDINGS, TABS, Picture, copied, replayed, settled, size_name
-from textual.widgets import OptionList, TabbedContent
+from textual.widgets import OptionList
 
 from probe_engine.events import FindingEvent
 from probe_engine.report import Finding, finding
@@ -16,6 +16,7 @@ from probe_tui.app import ProbeApp
 from probe_tui.screens.explain import ExplainScreen
 from probe_tui.state import ScreenState, fold
 from probe_tui.widgets.checks import ChecksPanel
+from probe_tui.widgets.panel_tabs import PanelTabs
 
 pytestmark = pytest.mark.asyncio
 WHOLE = ((80, 24), (120, 40))
@@ -137,7 +138,7 @@ async def test_without_gradient_the_other_tabs_say_why_they_are_empty_and_where_
             assert "gradient does not flow" in said, tab
             assert "The tab Checks says why and what to do: press 1." in said, tab
         await pilot.press("1")
-        assert app.query_one(TabbedContent).active == "checks"
+        assert app.query_one(PanelTabs).active == "checks"
 
 
 async def test_a_number_that_failed_checks_stand_behind_says_so_on_every_tab() -> None:

@@ -24,8 +24,9 @@ from probe_engine.events import (
     StageStarted,
     encode,
 )
+from probe_engine.liveness import judge
 from probe_tui.feeds import AttachFeed, Feed, ReplayFeed, Tail
-from probe_tui.feeds.attach import judge, writes
+from probe_tui.feeds.attach import writes
 from probe_tui.feeds.replay import timeline
 from probe_tui.state import ScreenState, fold
 
@@ -319,6 +320,19 @@ def test_pause_stands_still_and_step_is_one_event(tmp_path: Path) -> None:
     assert feed.poll().events == same_moment[2:]
     feed.step()
     assert feed.poll().events == []
+
+
+def test_next_stage_goes_to_where_it_begins_and_at_last_to_the_end(tmp_path: Path) -> None:
+    stages = [StageStarted(stage="load"), Heartbeat(), StageStarted(stage="flow"), Heartbeat()]
+    log = recorded.events(recorded.hello(), *stages, recorded.finished())
+    feed, clock = replay(tmp_path, log)
+    reached = []
+    for _ in range(4):
+        feed.next_stage()
+        clock.now += 100  # stands still meanwhile
+        reached.append(len(feed.poll().events))
+    assert reached == [2, 2, 2, 0]
+    assert feed.ended
 
 
 def test_seeking_forward_gives_the_rest_and_back_begins_anew(tmp_path: Path, said: list[AnyEvent]) -> None:

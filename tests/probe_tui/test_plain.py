@@ -359,6 +359,7 @@ def test_the_end_counts_the_findings_and_names_the_folder(screen: Screen) -> Non
     )
     assert screen.hear(Finished(run=RunInfo(folder="RUN"))) == [
         "",
+        "· Whether gradient flows is not known: the run ended before",
         "findings: 2 ok, 1 warn",
         "run folder: RUN",
     ]
@@ -371,6 +372,7 @@ def test_a_run_that_stops_says_why_and_what_to_do(screen: Screen) -> None:
         "✗ stopped: no weights",
         "  remedy: copy them again",
         "",
+        "· Whether gradient flows is not known: the run ended before",
         "findings: none",
     ]
 

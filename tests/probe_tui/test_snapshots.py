@@ -161,7 +161,7 @@ def test_every_tab_s_title_can_be_read_with_its_count() -> None:
 
 def titles(picture: Picture) -> list[str]:
     tabs = sorted(
-        (leaf for leaf in picture.leaves if leaf.kind == "ContentTab"), key=lambda leaf: leaf.region.x
+        (leaf for leaf in picture.leaves if leaf.kind == "Tab"), key=lambda leaf: leaf.region.x
     )
     return [picture.within(leaf.region)[0] for leaf in tabs]
 
@@ -205,7 +205,7 @@ REASON = re.compile(
 )
 
 
-FRAME = ("Header", "Sidebar", "ContentTab", "Underline", "KeyLine")
+FRAME = ("Header", "Sidebar", "Tab", "Underline", "KeyLine")
 FILLED = {"before any event": (), "at work": ("Checks", "Units")}
 """Tabs that have something to show at that moment; else the Checks alone."""
 

@@ -14,14 +14,16 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from probe_engine.estimators.token_statistics import TokenStatistics
 from probe_engine.model.unit_gradients.interface import Measurement
 from probe_engine.model.unit_gradients.loop import Loop
 from probe_engine.model.unit_gradients.objective import UnitObjective, chunks
+from probe_engine.model.unit_gradients.unit_by_unit import UnitByUnit
 from probe_engine.registry import ParameterVector
 
 
 @dataclass(frozen=True)
-class Alpha:
+class Alpha(UnitByUnit):
     """Norms, diagonal and sums by `loop`; contractions by double backward."""
 
     loop: Loop
@@ -44,7 +46,7 @@ class Alpha:
         with sdpa_kernel(SDPBackend.MATH):
             return self.loop.measure(objective)
 
-    def score(self, objective: UnitObjective) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def score(self, objective: UnitObjective) -> tuple[Tensor, tuple[TokenStatistics, ...]]:
         """S under the same backend, so that S⁺ − S holds no difference between backends."""
         with sdpa_kernel(SDPBackend.MATH):
             return self.loop.score(objective)
@@ -61,7 +63,7 @@ class Alpha:
         x_dots, y_dots = [0.0] * len(x_directions), [0.0] * len(y_directions)
         with sdpa_kernel(SDPBackend.MATH):
             for part in chunks(objective, self.loop.micro_batch):
-                s, _ = self.loop.forward(objective, part)
+                s = self.loop.forward(objective, part)
                 for weights, directions, dots in (
                     (wx, x_directions, x_dots),
                     (wy, y_directions, y_dots),

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
+from probe_engine.estimators.token_statistics import TokenStatistics
 from probe_engine.model.unit_gradients.objective import UnitObjective
 from probe_engine.registry import ParameterVector
 
+Receive = Callable[[int, Sequence[int], Tensor, Tensor], None]
+"""Takes one parameter's share of X and Y: its index in the registry, the units by number, and two tensors
+[units, *parameter.shape] in float32 or wider. Where nothing is said, there is no gradient (None)."""
+
 
 @dataclass(frozen=True)
-class Measurement:
-    """One unit, measured."""
+class Scored:
+    """One unit under the model."""
 
     objective: UnitObjective
     S: Tensor
     """[N], float64, nats"""
-    log_probs: tuple[Tensor, ...]
-    """of each response's tokens, nats"""
+    tokens: tuple[TokenStatistics, ...]
+    """of each response"""
+
+
+@dataclass(frozen=True)
+class Measurement(Scored):
+    """One unit, measured."""
+
     x: ParameterVector
     y: ParameterVector
 
@@ -43,12 +54,24 @@ class UnitGradients(Protocol):
         """The attention backend that it runs under."""
         ...
 
-    def measure(self, objective: UnitObjective) -> Measurement:
-        """First pass: S, X_u and Y_u of one unit."""
+    @property
+    def fallback_parameters(self) -> int:
+        """Parameters that were left to autograd so far, one by one, by a method that means to do without."""
         ...
 
-    def score(self, objective: UnitObjective) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """S [N] and the tokens' log-probabilities without a graph: S⁺ at moved weights."""
+    def measure(self, objective: UnitObjective) -> Measurement:
+        """S, X_u and Y_u of one unit."""
+        ...
+
+    def measurements(self, units: Sequence[UnitObjective], receive: Receive) -> Iterator[Scored]:
+        """First pass over all units, numbered as they come, in their order.
+
+        A unit is yielded once `receive` has got all of it: the share of each parameter whole, and once.
+        """
+        ...
+
+    def score(self, objective: UnitObjective) -> tuple[Tensor, tuple[TokenStatistics, ...]]:
+        """S [N] and each response's token statistics without a graph: S⁺ and h⁺ at moved weights."""
         ...
 
     def contract(
@@ -58,8 +81,17 @@ class UnitGradients(Protocol):
         x_directions: Sequence[ParameterVector],
         y_directions: Sequence[ParameterVector],
     ) -> tuple[list[float], list[float]]:
-        """Second pass: X_u·v for each v of `x_directions`, Y_u·v for each of `y_directions`.
+        """X_u·v for each v of `x_directions`, Y_u·v for each of `y_directions`.
 
         `S` [N] is the first pass's: the weights are constants.
         """
+        ...
+
+    def contractions(
+        self,
+        scored: Sequence[Scored],
+        x_directions: Sequence[ParameterVector],
+        y_directions: Sequence[ParameterVector],
+    ) -> Iterator[tuple[list[float], list[float]]]:
+        """Second pass over all units, in their order: of each what `contract` gives."""
         ...

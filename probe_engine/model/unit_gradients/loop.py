@@ -8,14 +8,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from probe_engine.model.teacher_forcing import sequence_log_probs, token_log_probs
+from probe_engine.model.sharding import parameter_gradients
+from probe_engine.estimators.token_statistics import TokenStatistics
+from probe_engine.model.teacher_forcing import (
+    Layout,
+    device_of,
+    response_log_probs,
+    response_logits,
+    response_statistics,
+    sequence_log_probs,
+)
 from probe_engine.model.unit_gradients.interface import Measurement
 from probe_engine.model.unit_gradients.objective import UnitObjective, chunks
+from probe_engine.model.unit_gradients.unit_by_unit import UnitByUnit
 from probe_engine.registry import ParameterRegistry, ParameterVector, wide
 
 
 @dataclass(frozen=True)
-class Loop:
+class Loop(UnitByUnit):
     """Forward a unit, differentiate L_X, differentiate L_Y."""
 
     model: nn.Module
@@ -35,7 +45,7 @@ class Loop:
         """S, X_u and Y_u of one unit."""
         parts = chunks(objective, self.micro_batch)
         if len(parts) == 1:
-            S, tokens = self.forward(objective, parts[0])
+            S, tokens = self._scored(objective, parts[0])
             wx, wy = (w.to(S.device) for w in objective.weights(S))
             x, y = self._gradient((wx * S).sum(), retain=True), self._gradient((wy * S).sum())
             return Measurement(objective, S.detach().cpu(), tokens, x, y)
@@ -44,10 +54,10 @@ class Loop:
         x, y = self.differentiate(objective, S)
         return Measurement(objective, S, tokens, x, y)
 
-    def score(self, objective: UnitObjective) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """S [N] and the tokens' log-probabilities without a graph, in the micro-batches of `measure`."""
+    def score(self, objective: UnitObjective) -> tuple[Tensor, tuple[TokenStatistics, ...]]:
+        """S [N] and each response's token statistics without a graph, in the micro-batches of `measure`."""
         with torch.no_grad():
-            scored = [self.forward(objective, part) for part in chunks(objective, self.micro_batch)]
+            scored = [self._scored(objective, part) for part in chunks(objective, self.micro_batch)]
         return torch.cat([s for s, _ in scored]).cpu(), tuple(t for _, ts in scored for t in ts)
 
     def differentiate(self, objective: UnitObjective, S: Tensor) -> tuple[ParameterVector, ParameterVector]:
@@ -55,7 +65,7 @@ class Loop:
         wx, wy = objective.weights(S)
         x, y = VectorSum(self.registry), VectorSum(self.registry)
         for part in chunks(objective, self.micro_batch):
-            s, _ = self.forward(objective, part)
+            s = self.forward(objective, part)
             x.add(self._gradient((wx[part].to(s.device) * s).sum(), retain=True))
             y.add(self._gradient((wy[part].to(s.device) * s).sum()))
         return x.total, y.total
@@ -71,15 +81,24 @@ class Loop:
         x, y = self.differentiate(objective, S)
         return [x.dot(v) for v in x_directions], [y.dot(v) for v in y_directions]
 
-    def forward(self, objective: UnitObjective, part: slice) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """S of some of the unit's sequences, with its graph, and their tokens' log-probabilities."""
-        log_probs, mask = token_log_probs(self.model, objective.sequences[part], temperature=self.temperature)
-        tokens = tuple(row[keep].cpu() for row, keep in zip(log_probs.detach(), mask, strict=True))
-        return sequence_log_probs(log_probs), tokens
+    def forward(self, objective: UnitObjective, part: slice) -> Tensor:
+        """S of some of the unit's sequences, with its graph."""
+        logits, layout = self._logits(objective, part)
+        return sequence_log_probs(response_log_probs(logits, layout, self.temperature))
+
+    def _scored(self, objective: UnitObjective, part: slice) -> tuple[Tensor, tuple[TokenStatistics, ...]]:
+        """The same, with the responses' token statistics."""
+        logits, layout = self._logits(objective, part)
+        S = sequence_log_probs(response_log_probs(logits, layout, self.temperature))
+        return S, response_statistics(logits, layout, self.temperature)
+
+    def _logits(self, objective: UnitObjective, part: slice) -> tuple[Tensor, Layout]:
+        layout = Layout.of(objective.sequences[part], device=device_of(self.model))
+        return response_logits(self.model, layout), layout
 
     def _gradient(self, objective: Tensor, *, retain: bool = False) -> ParameterVector:
-        gradients = torch.autograd.grad(
-            objective, self.registry.parameters, retain_graph=retain, allow_unused=True
+        gradients = parameter_gradients(
+            self.model, objective, self.registry.parameters, retain_graph=retain
         )
         return ParameterVector(
             self.registry.ids, tuple(None if g is None else g.to(wide(g.dtype)) for g in gradients)

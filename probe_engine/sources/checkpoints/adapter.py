@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+from peft import IA3Config, LoraConfig, PeftConfig, VeraConfig, get_peft_model, set_peft_model_state_dict
 from torch import Tensor, nn
 
 from probe_engine.errors import ProbeError
@@ -16,18 +16,21 @@ from probe_engine.sources.checkpoints.layout import ADAPTER_CONFIG, MODEL_CONFIG
 from probe_engine.sources.checkpoints.library import library_call
 from probe_engine.sources.checkpoints.names import shown, writable
 
+READ: dict[str, type[PeftConfig]] = {"LORA": LoraConfig, "IA3": IA3Config, "VERA": VeraConfig}
+"""peft_type to configuration, of the adapters that are read: those that stand on a model's own layers."""
+
 
 def read_adapter_config(folder: Path) -> dict[str, Any]:
     """adapter_config.json of a folder.
 
     Raises:
-        ProbeError: it is no JSON object, or not LoRA's (CKPT001).
+        ProbeError: it is no JSON object, or of an adapter that is not read (CKPT001).
     """
     try:
         config = read_object(folder / ADAPTER_CONFIG)
     except ValueError as error:
         raise ProbeError(f"{error}: the adapter's configuration can't be read", code="CKPT001") from error
-    if config.get("peft_type") != "LORA":
+    if str(config.get("peft_type")) not in READ:
         raise _not_read(folder, f"found peft_type {config.get('peft_type')!r}")
     if config.get("megatron_config"):
         raise _not_read(folder, "found Megatron layers, whose module it wants imported")
@@ -96,15 +99,17 @@ def attach_adapter(
         )
 
     with library_call(lambda words: misfit(f"putting it on failed ({words})")):
-        lora = LoraConfig.from_pretrained(str(layout.weights))
+        adapter: Any = READ[config["peft_type"]].from_pretrained(str(layout.weights))
         # Saved configurations always say inference_mode, which would freeze the adapter.
-        lora.inference_mode = False
+        adapter.inference_mode = False
         # A damaged rank would take all memory before the weights show that it is wrong.
-        rank = max([lora.r, *lora.rank_pattern.values()])
+        rank = max([getattr(adapter, "r", 0), *getattr(adapter, "rank_pattern", {}).values()])
         if rank > max(size for tensor in state.values() for size in tensor.shape):
             raise misfit(f"found rank {rank}, more than any of its tensors has")
         with torch.random.fork_rng(devices=[]):
-            model = get_peft_model(base, lora, adapter_name=layout.adapter_name, autocast_adapter_dtype=False)
+            model = get_peft_model(
+                base, adapter, adapter_name=layout.adapter_name, autocast_adapter_dtype=False
+            )
         result = set_peft_model_state_dict(model, state, adapter_name=layout.adapter_name)
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     missing = sorted(trainable.intersection(result.missing_keys))
@@ -119,7 +124,8 @@ def attach_adapter(
 def _not_read(folder: Path, found: str) -> ProbeError:
     return ProbeError(
         writable(
-            f"{folder / ADAPTER_CONFIG}: expected a LoRA adapter (DoRA and modules_to_save included), {found}"
+            f"{folder / ADAPTER_CONFIG}: expected a LoRA adapter (DoRA and modules_to_save included), IA3 or "
+            f"VeRA, {found}"
         ),
         code="CKPT001",
     )

@@ -48,23 +48,15 @@ def read_model_config(folder: Path) -> dict[str, Any]:
         raise ProbeError(f"{error}: the model's configuration can't be read", code="CKPT001") from error
 
 
-def build_causal_lm(
-    config: Mapping[str, Any],
-    state: dict[str, Tensor],
-    dtype: torch.dtype,
-    source: str,
-) -> LoadedModel:
-    """Builds the model and fills it; no code beside the checkpoint is run, no network is used.
+def causal_lm_config(config: Mapping[str, Any], source: str) -> PretrainedConfig:
+    """The configuration of a causal language model that transformers has; builds nothing.
 
     Args:
         config: config.json's contents.
-        state: the state dict, unwrapped names to CPU tensors; tied copies may be absent.
-        dtype: of every parameter.
         source: what to call the checkpoint in messages.
 
     Raises:
-        ProbeError: the configuration names no causal language model (CKPT001), or the state dict
-            lacks parameters or holds other shapes (CKPT005).
+        ProbeError: it describes something else (CKPT001).
     """
     # Attention stays at the library's default (SDPA where there is one): a checkpoint must not
     # choose kernels, which may be downloaded code.
@@ -78,6 +70,28 @@ def build_causal_lm(
         parsed = CONFIG_MAPPING[model_type].from_dict(plain)
         if type(parsed) not in MODEL_FOR_CAUSAL_LM_MAPPING:
             raise _not_a_model(source, f"found model_type {model_type!r}, which is none")
+    return parsed
+
+
+def build_causal_lm(
+    parsed: PretrainedConfig,
+    state: dict[str, Tensor],
+    dtype: torch.dtype,
+    source: str,
+) -> LoadedModel:
+    """Builds the model and fills it; no code beside the checkpoint is run, no network is used.
+
+    Args:
+        parsed: of `causal_lm_config`.
+        state: the state dict, unwrapped names to CPU tensors; tied copies may be absent.
+        dtype: of every parameter.
+        source: what to call the checkpoint in messages.
+
+    Raises:
+        ProbeError: the configuration can't be built or describes a far larger model (CKPT001), or the
+            state dict lacks parameters or holds other shapes (CKPT005).
+    """
+    with library_call(lambda words: _not_a_model(source, f"building it failed ({words})")):
         layers = getattr(parsed, "num_hidden_layers", 0)
         if layers > len(state):  # building more than the files could fill may take forever
             raise _not_a_model(source, f"found {layers} layers for {len(state)} tensors")

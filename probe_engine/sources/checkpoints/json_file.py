@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
 
 from probe_engine.sources.checkpoints.names import writable
+
+_NOT_FINITE = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -33,7 +36,7 @@ def parse_object(data: bytes) -> dict[str, Any]:
     """
     text = data.decode("utf-8")
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_hook=_plain)
     except RecursionError as error:
         raise ValueError("expected a JSON object, found brackets nested without end") from error
     if not isinstance(value, dict):
@@ -43,3 +46,10 @@ def parse_object(data: bytes) -> dict[str, Any]:
         # An escaped lone surrogate parses, and would fail later, when a message quotes it.
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     return value
+
+
+def _plain(parsed: dict[str, Any]) -> Any:
+    """transformers writes numbers that JSON lacks as `{"__float__": "Infinity"}` (Mamba-2's time_step_limit)."""
+    if parsed.keys() == {"__float__"} and isinstance(parsed["__float__"], str):
+        return _NOT_FINITE.get(parsed["__float__"], parsed)
+    return parsed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +31,25 @@ FILE_NAME = "optimizer.pt"
 _NO_DECAY = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")
 
 
-def read_optimizer_file(
-    folder: Path, model: nn.Module, lr: float | None, trainer: Mapping[str, Scalar], *, trust: bool = False
-) -> AdamReading:
-    """optimizer.pt of a Hugging Face Trainer. What is wrong with it is in the reading, never raised.
+@dataclass(frozen=True)
+class SavedOptimizer:
+    """An optimizer's `state_dict()`, known to be of Adam's family or refused, not yet laid on a model."""
+
+    source: str
+    """What to call it in messages."""
+    groups: Sequence[Mapping[str, Any]] = ()
+    states: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    names: Sequence[str] | None = None
+    """The parameters' names in index order, where the file lists them."""
+    refusal: ProbeError | None = None
+    """Why it is of no use: none (OPT001), not Adam's (OPT002), damaged (CKPT002), a pickle (CKPT007)."""
+
+
+def open_optimizer_file(folder: Path, *, trust: bool = False) -> SavedOptimizer:
+    """optimizer.pt of a Hugging Face Trainer. What is wrong with it is in the result, never raised.
 
     Args:
         folder: the checkpoint.
-        model: whose parameters the state is laid on.
-        lr: `--lr`.
-        trainer: the trainer's arguments, for what the file does not tell.
         trust: unpickle the file where tensors-only reading refuses it.
     """
     path = folder / FILE_NAME
@@ -53,36 +63,46 @@ def read_optimizer_file(
             )
         saved = read_torch(path, trust=trust)
     except ProbeError as refusal:
-        return refused(refusal, Hyperparameters.of((), FILE_NAME, lr, trainer))
-    return read_optimizer_state(saved, FILE_NAME, model, lr, trainer)
+        return SavedOptimizer(FILE_NAME, refusal=refusal)
+    return open_optimizer_state(saved, FILE_NAME)
 
 
-def read_optimizer_state(
-    saved: Any,
-    source: str,
-    model: nn.Module,
-    lr: float | None,
-    trainer: Mapping[str, Scalar],
-    names: Sequence[str] | None = None,
-) -> AdamReading:
-    """An optimizer's `state_dict()`, laid on the model's parameters.
+def open_optimizer_state(saved: Any, source: str, names: Sequence[str] | None = None) -> SavedOptimizer:
+    """An optimizer's `state_dict()`, its types and family checked.
 
     Args:
         saved: `{state: {index: {…}}, param_groups: […]}`.
         source: what to call it in messages.
-        model: whose parameters the state is laid on.
-        lr: `--lr`.
-        trainer: the trainer's arguments, for what the state does not tell.
         names: the parameters' names in index order, where the file lists them.
     """
     groups: Sequence[Mapping[str, Any]] = ()
     try:
         groups, states = _parts(saved, source)
         refuse_other_families(states.values(), source)
-        by_name, mapped_by = _named(groups, states, source, model, names)
     except ProbeError as refusal:
-        return refused(refusal, Hyperparameters.of(groups, source, lr, trainer), groups)
-    hyperparameters = Hyperparameters.of(groups, source, lr, trainer)
+        return SavedOptimizer(source, groups, refusal=refusal)
+    return SavedOptimizer(source, groups, states, names)
+
+
+def laid_on(
+    saved: SavedOptimizer, model: nn.Module, lr: float | None, trainer: Mapping[str, Scalar]
+) -> AdamReading:
+    """The state by the names of the model's parameters.
+
+    Args:
+        saved: what was opened.
+        model: whose parameters the state is laid on.
+        lr: `--lr`.
+        trainer: the trainer's arguments, for what the state does not tell.
+    """
+    groups = saved.groups
+    hyperparameters = Hyperparameters.of(groups, saved.source, lr, trainer)
+    if saved.refusal is not None:
+        return refused(saved.refusal, hyperparameters, groups)
+    try:
+        by_name, mapped_by = _named(groups, saved.states, saved.source, model, saved.names)
+    except ProbeError as refusal:
+        return refused(refusal, hyperparameters, groups)
     return reading_of(groups, by_name, hyperparameters, _class_name(groups, trainer), mapped_by)
 
 

@@ -25,11 +25,11 @@ _BITS = {
 }  # fmt: skip
 
 
-def check_safetensors(path: Path) -> frozenset[str]:
+def check_safetensors(path: Path) -> dict[str, int]:
     """Does the file hold what its header says? Reads the header only.
 
     Returns:
-        the names of the tensors.
+        how many numbers each tensor holds, by name.
 
     Raises:
         ProbeError: missing, truncated or corrupt (CKPT002), with expected and actual bytes.
@@ -53,7 +53,7 @@ def check_safetensors(path: Path) -> frozenset[str]:
     expected = 8 + length + _data_bytes(path, header)
     if expected != size:
         raise _broken(path, f"expected {expected} bytes by its header, found {size}")
-    return frozenset(header)
+    return {name: math.prod(entry["shape"]) for name, entry in header.items()}
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:

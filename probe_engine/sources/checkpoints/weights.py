@@ -26,6 +26,13 @@ class WeightFiles:
     paths: tuple[Path, ...]
     nbytes: tuple[int, ...]
     """Of each file, bytes."""
+    numbers: int | None
+    """In all tensors, by the headers; None where the files (`torch.save`'s) have none that tells."""
+
+    @property
+    def folder(self) -> Path:
+        """Where they lie."""
+        return self.paths[0].parent
 
 
 def find_weights(folder: Path, file_names: tuple[str, ...] = MODEL_FILES) -> WeightFiles:
@@ -86,13 +93,17 @@ def _checked(paths: tuple[Path, ...], weight_map: Mapping[str, str]) -> WeightFi
             f"{paths[0].parent}: expected {len(paths)} shards by the index, {shown(absent)} missing",
             code="CKPT002",
         )
+    numbers: int | None = 0
     for path in paths:
         if path.suffix != ".safetensors":
+            numbers = None
             continue
-        missing = {name for name, shard in weight_map.items() if shard == path.name} - check_safetensors(path)
+        held = check_safetensors(path)
+        numbers = None if numbers is None else numbers + sum(held.values())
+        missing = {name for name, shard in weight_map.items() if shard == path.name} - held.keys()
         if missing:
             raise ProbeError(
                 f"{path}: expected {shown(sorted(missing))} in this shard by the index, found no such tensor",
                 code="CKPT002",
             )
-    return WeightFiles(paths, tuple(os.path.getsize(path) for path in paths))
+    return WeightFiles(paths, tuple(os.path.getsize(path) for path in paths), numbers)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from probe_engine.sources.rollouts.record import Message, Prompt, RowError
+from probe_engine.sources.rollouts.record import SAMPLING, Message, Prompt, RowError
 
 Record = Mapping[str, Any]
 
@@ -72,6 +72,12 @@ def numbers(record: Record, key: str) -> tuple[float, ...] | None:
     if not isinstance(value, list | tuple):
         raise _wrong(key, "a list of numbers", value)
     return tuple(_float(v, key) for v in value)
+
+
+def sampling(record: Record) -> dict[str, float]:
+    """The sampler's settings that the row has."""
+    said = {name: number(record, name) for name in SAMPLING}
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def flag(record: Record, key: str) -> bool | None:

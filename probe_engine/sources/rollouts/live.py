@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -11,8 +11,12 @@ from probe_engine.errors import ProbeError
 from probe_engine.sources.rollouts import native
 from probe_engine.sources.rollouts.record import BadRow, RawRollout, RolloutSource, RowError
 
+N = TypeVar("N", int, float)
+
 PATH = "live batch"
 TENSORS = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "advantages")
+LOG_PROBS = ("sampling_per_token_logps", "old_per_token_logps")
+"""Where trl puts the behaviour policy's log-probabilities: the sampler's own, else the trainer's."""
 
 
 def live_source(batch: object) -> RolloutSource:
@@ -20,13 +24,15 @@ def live_source(batch: object) -> RolloutSource:
 
     Args:
         batch: a sequence of native-format mappings, or a mapping with trl's tensors: `prompt_ids`,
-            `prompt_mask` [N, T], `completion_ids`, `completion_mask` [N, T'], `advantages` [N].
+            `prompt_mask` [N, T], `completion_ids`, `completion_mask` [N, T'], `advantages` [N], and one of
+            `LOG_PROBS` [N, T'] where the trainer has it.
 
     Raises:
         ProbeError: neither of them, or tensors of other shapes.
     """
     if isinstance(batch, Mapping) and set(TENSORS) <= batch.keys():
-        return _from_tensors({name: batch[name] for name in TENSORS})
+        recorded = next((batch[name] for name in LOG_PROBS if batch.get(name) is not None), None)
+        return _from_tensors({name: batch[name] for name in TENSORS}, recorded)
     if isinstance(batch, Sequence) and not isinstance(batch, str | bytes) and batch:
         return _from_rows(batch)
     raise ProbeError(
@@ -51,7 +57,7 @@ def _from_rows(batch: Sequence[Any]) -> RolloutSource:
     return RolloutSource(path=PATH, format="native (live rows)", rows=tuple(rows), bad=tuple(bad))
 
 
-def _from_tensors(batch: Mapping[str, Any]) -> RolloutSource:
+def _from_tensors(batch: Mapping[str, Any], recorded: Any) -> RolloutSource:
     for name, tensor in batch.items():
         dimensions = 1 if name == "advantages" else 2
         if not isinstance(tensor, Tensor) or tensor.dim() != dimensions or len(tensor) == 0:
@@ -60,10 +66,15 @@ def _from_tensors(batch: Mapping[str, Any]) -> RolloutSource:
     for ids, mask in (("prompt_ids", "prompt_mask"), ("completion_ids", "completion_mask")):
         if batch[ids].shape != batch[mask].shape or len(batch[ids]) != n:
             raise _misshapen(ids, f"{n} rows and the shape of {mask}", _described(batch[ids]))
+    shape = batch["completion_ids"].shape
+    if recorded is not None and (not isinstance(recorded, Tensor) or recorded.shape != shape):
+        raise _misshapen(" or ".join(LOG_PROBS), f"the shape {tuple(shape)}", _described(recorded))
+    log_probs: list[Any] = [None] * n if recorded is None else recorded.tolist()
     rows: list[RawRollout] = []
     bad: list[BadRow] = []
     columns = (batch[name].tolist() for name in TENSORS)
-    for line, (prompt, p_mask, completion, c_mask, advantage) in enumerate(zip(*columns, strict=True), 1):
+    rows_of = zip(*columns, log_probs, strict=True)
+    for line, (prompt, p_mask, completion, c_mask, advantage, logps) in enumerate(rows_of, 1):
         try:
             rows.append(
                 RawRollout(
@@ -71,6 +82,7 @@ def _from_tensors(batch: Mapping[str, Any]) -> RolloutSource:
                     prompt_tokens=_masked(prompt, p_mask),
                     response_tokens=_masked(completion, c_mask),
                     advantage=advantage,
+                    logprobs=None if logps is None else _masked(logps, c_mask),
                 )
             )
         except RowError as error:
@@ -78,7 +90,7 @@ def _from_tensors(batch: Mapping[str, Any]) -> RolloutSource:
     return RolloutSource(path=PATH, format="TRL tensors (live)", rows=tuple(rows), bad=tuple(bad))
 
 
-def _masked(ids: list[int], mask: list[int]) -> tuple[int, ...]:
+def _masked(ids: list[N], mask: list[int]) -> tuple[N, ...]:
     kept = [index for index, keep in enumerate(mask) if keep]
     if kept and kept[-1] - kept[0] + 1 != len(kept):
         raise RowError("expected a mask that is one stretch of ones, got one with holes (tool output?)")

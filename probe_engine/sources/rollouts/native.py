@@ -27,4 +27,5 @@ def parse(record: Record, line: int) -> RawRollout:
         terminated=fields.flag(record, "terminated"),
         step=fields.step(record),
         group=fields.key(record, "prompt_id"),
+        sampling=fields.sampling(record),
     )

@@ -37,4 +37,5 @@ def parse(record: Record, line: int) -> RawRollout:
         terminated=None if reason is None else reason == "stop",
         step=step,
         group=None if prompt is None else f"{step}/{prompt}",
+        sampling=fields.sampling(record),
     )

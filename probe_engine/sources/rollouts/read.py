@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -19,23 +20,47 @@ def read(path: Path) -> RolloutSource:
     Raises:
         ProbeError: the file can't be opened, is empty, or no row of it is a record.
     """
-    try:
+    with _readable(path):
         parquet = tables.is_parquet(path)
         rows = list(tables.parquet_rows(path) if parquet else tables.json_lines(path))
+    if not rows:
+        raise _empty(path)
+    return parsed(rows, str(path), parquet=parquet)
+
+
+def read_head(path: Path, count: int = 64) -> tuple[RolloutSource, int]:
+    """The first rows of a file, and about how many it holds: cheap, whatever its size.
+
+    Raises:
+        ProbeError: as `read`.
+    """
+    with _readable(path):
+        parquet = tables.is_parquet(path)
+        rows, total = (tables.parquet_head if parquet else tables.json_lines_head)(path, count)
+    if not rows:
+        raise _empty(path)
+    return parsed(rows, str(path), parquet=parquet), total
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ProbeError(
             f"{path}: expected a rollouts file, but it can't be read: {error.strerror}",
             "Check the path and its permissions.",
             code="ROLL013",
         ) from error
-    if not rows:
-        raise ProbeError(
-            f"{path}: expected rollouts, one a line, got an empty file",
-            "Was the run stopped before it logged? Point --rollouts at another file.",
-            code="ROLL013",
-            commands=("probe-tui CHECKPOINT --rollouts PATH",),
-        )
-    return parsed(rows, str(path), parquet=parquet)
+
+
+def _empty(path: Path) -> ProbeError:
+    return ProbeError(
+        f"{path}: expected rollouts, one a line, got an empty file",
+        "Was the run stopped before it logged? Point --rollouts at another file.",
+        code="ROLL013",
+        commands=("probe-tui CHECKPOINT --rollouts PATH",),
+    )
 
 
 def parsed(rows: Iterable[Numbered | BadRow], path: str, *, parquet: bool = False) -> RolloutSource:

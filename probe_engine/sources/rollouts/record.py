@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+"""What a sampler does to the policy's distribution, in the words of trl, vLLM and transformers."""
 Message = Mapping[str, Any]
 Prompt = str | tuple[Message, ...]
 
@@ -44,6 +46,8 @@ class RawRollout:
     step: int | None = None
     group: str | None = None
     """Rows with the same key answer the same prompt; None groups by the prompt itself."""
+    sampling: Mapping[str, float] = field(default_factory=dict)
+    """The sampler's settings, of `SAMPLING`, as far as the row says them."""
 
     def __post_init__(self) -> None:
         if self.prompt is None and not self.prompt_tokens:

@@ -9,6 +9,8 @@ from probe_engine.spec import LossType, RunSpec, ScaleRewards
 from probe_engine.types import Scalar
 
 Trainer = Mapping[str, Scalar]
+DEFAULT_LENGTH = 256
+"""Tokens, where neither the option nor the trainer says how long a sampled response may be."""
 
 
 def completion_limit(spec: RunSpec, trainer: Trainer) -> tuple[int | None, str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from probe_engine.errors import ProbeError
@@ -32,6 +32,8 @@ class Rollout:
     ending: Ending
     from_text: bool
     """Were the response's tokens made from its text?"""
+    sampling: Mapping[str, float] = field(default_factory=dict)
+    """The sampler's settings, as far as the row says them."""
 
 
 def tokenised(
@@ -122,6 +124,7 @@ def _rollout(
         terminated=ended,
         ending=ending,
         from_text=row.response_tokens is None,
+        sampling=row.sampling,
     )
 
 

@@ -30,4 +30,5 @@ def parse(record: Record, line: int) -> RawRollout:
         terminated=True if response == "" else None,
         step=fields.step(record),
         group=fields.key(record, "uid"),
+        sampling=fields.sampling(record),
     )

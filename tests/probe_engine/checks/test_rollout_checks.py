@@ -34,23 +34,24 @@ GOOD = group(rollout(1), rollout(2))
 
 
 @pytest.mark.parametrize(
-    ("bad", "aside", "status"),
-    [
-        ([], [], "ok"),
-        ([], [BadRow(3, "an evaluation row")], "info"),
-        ([BadRow(9, "late"), BadRow(2, "no prompt")], [BadRow(3, "an evaluation row")], "warn"),
-    ],
+    ("bad", "status"), [([], "ok"), ([BadRow(9, "late"), BadRow(2, "no prompt")], "warn")]
 )
-def test_malformed_rows_are_all_named(bad, aside, status):
-    found = check.malformed(bad, aside, 4, ["reward = a"])
+def test_malformed_rows_are_all_named(bad, status):
+    found = check.malformed(bad, 4, ["reward = a"])
     assert (found.code, found.status) == ("ROLL013", status)
     assert "reward = a" in found.message
     if bad:
         assert "2 are not" in found.message
         assert "line 2 for one: no prompt" in found.message
         assert found.evidence["rows"] == ["line 2: no prompt", "line 9: late"]
-    if aside:
-        assert found.evidence["evaluation_rows"] == ["line 3: an evaluation row"]
+
+
+def test_evaluation_rows_are_named():
+    assert check.evaluation_rows([], 4).status == "ok"
+    found = check.evaluation_rows([BadRow(3, "no advantage"), BadRow(5, "no advantage")], 4)
+    assert (found.code, found.status, found.value) == ("ROLL010", "warn", 2.0)
+    assert "4 of them and 2 of an evaluation" in found.message
+    assert found.evidence["rows"] == ["line 3: no advantage", "line 5: no advantage"]
 
 
 @pytest.mark.parametrize(
@@ -111,28 +112,9 @@ def test_rewards_alone_are_enough():
     assert check.finite([rewarded])[0] == [rewarded]
 
 
-def groups(*advantages):
-    return [
-        Group(f"g{n}", "", (1,), tuple(Response((1,), "", a) for a in values))
-        for n, values in enumerate(advantages)
-    ]
-
-
-@pytest.mark.parametrize(
-    ("advantages", "some", "all_"),
-    [
-        ([(1, -1), (0.5, 0)], "ok", "ok"),
-        ([(1, -1), (0, 0)], "info", "ok"),
-        ([(0, 0), (0, 0)], "info", "fail"),
-    ],
-)
-def test_zero_advantages(advantages, some, all_):
-    zero, every = check.zero_advantages(groups(*advantages))
-    assert (zero.code, zero.status, every.code, every.status) == ("ROLL002", some, "ROLL003", all_)
-
-
 def batch(*sizes):
-    units = tuple(Unit(str(i), "E", tuple(groups((1, -1))) * size) for i, size in enumerate(sizes))
+    one = Group("g", "", (1,), (Response((1,), "", 1.0), Response((1,), "", -1.0)))
+    units = tuple(Unit(str(i), "E", (one,) * size) for i, size in enumerate(sizes))
     return Batch(units, 4, "option", "dr_grpo", "dr_grpo")
 
 

@@ -98,6 +98,14 @@ def test_nothing_to_show_is_one_bin_either_side_of_0(values):
     assert h.counts == [0, values.count(0.0)]
 
 
+def test_values_that_are_exactly_0_are_counted_apart_too():
+    """They lie right of 0, where entropy rises, and they move nothing."""
+    h = of([0.0, -0.0, 0.75, 1.0, -1.0], bins=4)
+    assert h.edges == [-1, -0.5, 0, 0.5, 1]
+    assert h.counts == [1, 0, 2, 2]
+    assert h.zeros == 2
+
+
 def test_a_constant_is_one_full_bin():
     assert of([-3.0] * 5).counts == [5] + [0] * 23
     assert of([3.0] * 5).counts == [0] * 23 + [5]

@@ -139,7 +139,7 @@ def test_diagnostics_at_their_borders():
     ]
     assert khat_threshold(100) == pytest.approx(0.5)
     assert khat_threshold(10**6) == 0.7
-    assert [khat_status(x, 100) for x in (None, 0.5, 0.501, 0.999, 1.0)] == [
+    assert [khat_status(x, 100, 0.899) for x in (None, 0.5, 0.501, 0.999, 1.0)] == [
         "ok",
         "ok",
         "warn",
@@ -181,6 +181,14 @@ def test_psis_is_arviz_with_its_sign(n):
 )
 def test_no_tail_no_khat(log_w):
     assert pareto_khat(log_w) is None
+
+
+def test_the_tail_of_even_weights_is_no_objection():
+    rng = np.random.default_rng(0)
+    weights = [torch.from_numpy(rng.normal(size=48) * 0.05) for _ in range(100)]
+    fits = [(pareto_khat(w), ess(w, torch.ones(48)) / 48) for w in weights]
+    assert sum(khat > khat_threshold(48) for khat, _ in fits) >= 5
+    assert all(khat_status(khat, 48, fraction) == "ok" for khat, fraction in fits)
 
 
 def test_khat_tells_a_heavy_tail_from_a_light_one():

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import pytest
 import torch
 from scipy.stats import spearmanr
 
-from probe_engine.estimators.mapping import mapping_correlation
+from probe_engine.estimators.mapping import (
+    ENTRIES,
+    GradientSquares,
+    best_assignment,
+    mapping_correlation,
+)
 
 
 def parameter(shape: tuple[int, ...], seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -42,3 +49,50 @@ def test_entries_and_parameters_that_say_nothing_are_skipped():
     assert mapping_correlation([], []) is None
     partly = torch.cat([v, torch.tensor([torch.inf])])
     assert mapping_correlation([partly], [torch.cat([g, torch.ones(1)])]) == expected
+
+
+def squares(gradients):
+    kept = GradientSquares(len(gradients))
+    kept.add(gradients)
+    return kept.sampled
+
+
+def test_squares_are_summed_over_gradients_and_a_missing_one_stays_missing():
+    kept = GradientSquares(2)
+    kept.add([torch.tensor([1.0, 2.0]), None])
+    kept.add([torch.tensor([3.0, -4.0]), None])
+    assert kept.sampled[0].tolist() == [10.0, 20.0]
+    assert kept.sampled[1] is None
+    kept.add([torch.zeros(2), torch.ones(3 * ENTRIES)])
+    assert len(kept.sampled[1]) == ENTRIES
+
+
+def test_the_best_assignment_is_that_of_trying_all():
+    parameters = [
+        *(parameter((6, 4), seed) for seed in range(4)),
+        *(parameter((9,), seed) for seed in range(4, 7)),
+    ]
+    v, g = (list(part) for part in zip(*parameters, strict=True))
+    v = [v[i] for i in (2, 0, 3, 1, 4, 6, 5)]
+
+    def weighted(order):
+        rho = [spearmanr(v[j].flatten(), g[i].flatten() ** 2).statistic for i, j in enumerate(order)]
+        weights = [g_i.numel() ** 0.5 for g_i in g]
+        return sum(r * w for r, w in zip(rho, weights, strict=True)) / sum(weights)
+
+    found = best_assignment(v, squares(g))
+    orders = [[*a, *b] for a in permutations(range(4)) for b in permutations(range(4, 7))]
+    assert found.taken == pytest.approx(weighted(range(7)))
+    assert found.best == pytest.approx(max(map(weighted, orders)))
+    assert list(found.order) == max(orders, key=weighted)
+
+
+def test_shapes_that_occur_once_leave_nothing_to_choose():
+    v, g = zip(parameter((6, 4), 0), parameter((4, 6), 1), strict=True)
+    assert best_assignment(v, squares(g)) is None
+
+
+def test_what_says_nothing_about_the_order_counts_as_no_correlation():
+    v, g = parameter((30,), 0)
+    found = best_assignment([v, torch.ones(30)], squares([g, torch.full((30,), torch.nan)]))
+    assert found.taken == found.best == pytest.approx(spearmanr(v, g**2).statistic / 2)

@@ -15,7 +15,7 @@ from probe_engine.report import GradientFlow
 from probe_engine.stages.measure import Measured, measure
 from probe_engine.types import Batch, Policy
 
-METHODS = ("loop", "alpha", "alpha-vjp")
+METHODS = ("loop", "alpha", "alpha-vjp", "fused")
 BUILDS = {
     "llama-lora": lambda dtype: tiny.cast(tiny.with_lora(tiny.model("llama")), dtype),
     "qwen2-dora": lambda dtype: tiny.cast(tiny.with_lora(tiny.model("qwen2"), use_dora=True), dtype),
@@ -109,7 +109,7 @@ def test_padding_side_moves_nothing(build, dtype, monkeypatch):
     right = measured(policy, tiny.batch())
     layout = teacher_forcing.Layout.of
 
-    def on_the_left(sequences, *, device, padding_side):
+    def on_the_left(sequences, *, device, padding_side="right"):
         assert padding_side == "right"
         return layout(sequences, device=device, padding_side="left")
 

@@ -19,9 +19,9 @@ import written
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from probe_engine.errors import ProbeError, UsageError
+from probe_engine.environment.device import existing_device
+from probe_engine.errors import ProbeError
 from probe_engine.events import encode
-from probe_engine.stages.load import existing_device
 
 
 def full(kind: str, **changes: Any) -> Callable[[Path], nn.Module]:
@@ -307,8 +307,9 @@ class TestRefused:
 
     def test_an_absent_device(self) -> None:
         for name in ("cuda:99", "meta", "gibberish", ""):
-            with pytest.raises(UsageError, match="--device"):
+            with pytest.raises(ProbeError, match="--device") as refused:
                 existing_device(name)
+            assert (refused.value.code, refused.value.exit_code) == ("ENV002", 2)
         assert existing_device("cpu").type == "cpu"
 
 

@@ -149,7 +149,7 @@ def test_parameters_born_under_inference_mode_are_named() -> None:
     report = doctor(model, batch=tiny.batch())
     assert "GRAD001" in failures(report)
     named = next(f for f in report.findings if f.code == "GRAD001")
-    assert named.evidence["parameters"][0] == "model.embed_tokens.weight"
+    assert named.evidence["tensors"][0] == "model.embed_tokens.weight"
 
 
 def test_outer_no_grad_is_named() -> None:

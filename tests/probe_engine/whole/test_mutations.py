@@ -1,4 +1,4 @@
-"""200 random mutations of good checkpoint folders: no crash, nothing executed, a documented exit code."""
+"""500 random mutations of good checkpoint folders: no crash, nothing executed, a documented exit code."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Any
 
 import checkpoints
 import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -19,7 +21,7 @@ from probe_engine import probe
 from probe_engine.report import Report, encode
 
 CHUNKS = 10
-MUTATIONS = 10
+MUTATIONS = 25
 """In each chunk, of each of the two kinds of checkpoint."""
 
 PICKLES = ("optimizer.pt", "training_args.bin", "scheduler.pt", "rng_state.pth", "pytorch_model.bin")
@@ -40,7 +42,7 @@ class Damage:
         """Does one thing to one file; says what."""
         ways: tuple[Callable[[Path], str | None], ...] = (
             self.flip, self.flip, self.cut, self.delete, self.swap, self.repeat, self.empty, self.folder,
-            self.value, self.value, self.value, self.plant,
+            self.value, self.value, self.value, self.row, self.row, self.state, self.state, self.plant,
         )  # fmt: skip
         path = self.rng.choice([path for path in self.files if path.is_file()])
         way = self.rng.choice(ways)
@@ -90,6 +92,43 @@ class Damage:
         holder[key] = self.rng.choice(VALUES)
         path.write_text(json.dumps(tree))
         return f"{path.name} {key} = {holder[key]!r}"
+
+    def row(self, _: Path) -> str:
+        """A cell of the rollouts becomes something else, goes, or its whole row comes twice."""
+        (path,) = (p for p in self.files if p.suffix == ".parquet")
+        try:
+            rows = pq.read_table(path).to_pylist()
+        except (pa.ArrowException, OSError):
+            return "no table any more"
+        row = self.rng.choice(rows)
+        key = self.rng.choice(list(row))
+        way = self.rng.choice(["value", "value", "gone", "twice"])
+        if way == "value":
+            row[key] = self.rng.choice(VALUES)
+        elif way == "gone":
+            del row[key]
+        else:
+            rows.insert(self.rng.randrange(len(rows)), row)
+        # JSON Lines hold any mixture of types, a table's column only one.
+        path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+        return f"{way} {key} {row.get(key)!r}"
+
+    def state(self, _: Path) -> str:
+        """A value of the optimizer's state becomes another, mostly of another type or shape."""
+        (path,) = (p for p in self.files if p.name == "optimizer.pt")
+        try:
+            saved = torch.load(path, weights_only=True)
+        except Exception as error:  # noqa: BLE001 - damaged or planted before
+            return f"no state any more: {type(error).__name__}"
+        holder, key = self.rng.choice(list(_places(saved)))
+        held = holder[key]
+        tensors = (torch.zeros(0), torch.full((2, 2), float("nan")), torch.ones(3, dtype=torch.int64))
+        changed = [*VALUES, *tensors]
+        if isinstance(held, torch.Tensor) and held.numel() > 1:
+            changed += 3 * [held.t(), -held, held * float("inf"), held.to(torch.complex64), held.to_sparse()]
+        holder[key] = self.rng.choice(changed)
+        torch.save(saved, path)
+        return f"{key} = {type(holder[key]).__name__}"
 
     def plant(self, path: Path) -> str:
         """A pickle that would leave a trace, where pickles are expected or in place of any file."""

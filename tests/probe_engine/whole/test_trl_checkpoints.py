@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +14,7 @@ from oracles.twin import Prompt, Twin
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from probe_engine import probe
+from probe_engine import doctor, probe
 from probe_engine.report import Report, UnitRow
 
 RELATIVE = 1e-3
@@ -175,3 +177,29 @@ def test_other_weightings_agree_with_the_twin(run: trl_runs.TrlRun, weighting: s
     truth = twin.realized(twin.prompts, twin.prompts)
     close(rows["matched"].delta_h, truth["matched"]["delta_h"], truth["matched"]["se"])
     close(rows["snis"].delta_h, truth["snis"]["delta_h"], truth["snis"]["se"])
+
+
+@pytest.mark.parametrize("examine", [doctor, probe])
+def test_the_order_of_the_states_is_believed_and_a_shuffled_one_is_not(
+    run: trl_runs.TrlRun, examine: Callable[..., Report], tmp_path: Path
+) -> None:
+    """OPT008 on true states, and on the same states shuffled among parameters of equal shape.
+
+    DoRA's magnitudes are too short to tell their order from a few groups: it takes the whole batch.
+    """
+
+    def found(checkpoint: Path) -> set[str]:
+        options = {"base": str(run.base)} if run.base else {}
+        return {f.status for f in examine(checkpoint, **options).findings if f.code == "OPT008"}
+
+    assert found(run.checkpoint) == {"ok"}
+    copied = shutil.copytree(run.checkpoint.parent, tmp_path / "run") / run.checkpoint.name
+    saved = torch.load(copied / "optimizer.pt", weights_only=True)
+    states = saved["state"]
+    by_shape: dict[tuple[int, ...], list[int]] = {}
+    for index, state in states.items():
+        by_shape.setdefault(tuple(state["exp_avg_sq"].shape), []).append(index)
+    turned = {i: states[m[(k + 1) % len(m)]] for m in by_shape.values() for k, i in enumerate(m)}
+    torch.save({**saved, "state": turned}, copied / "optimizer.pt")
+    unsure = examine is doctor and run.kind == "qwen2-dora"
+    assert ("warn" in found(copied)) is not unsure

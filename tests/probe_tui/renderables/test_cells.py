@@ -75,3 +75,12 @@ def test_wrapping_loses_nothing_but_spaces(text: str, width: int) -> None:
 @given(st.text("ab 你🙂", max_size=40), st.integers(1, 20))
 def test_fill_is_exactly_as_wide_as_asked(text: str, width: int) -> None:
     assert cell_len(fill(text, width)) == width
+
+
+def test_an_interval_stays_whole() -> None:
+    text = "measured ΔĤ -0.00118 ± 0.00015 SE, 95% [-0.0015, -8.8e-04]"
+    for width in (30, 44, 50, 56, 60):
+        lines = wrap(text, width)
+        assert any("[-0.0015, -8.8e-04]" in line for line in lines), width
+        assert max(map(cell_len, lines)) <= width
+    assert wrap("[a list of words]", 8) == ["[a list", "of", "words]"]

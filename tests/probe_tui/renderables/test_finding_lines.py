@@ -108,6 +108,11 @@ def test_attention_counts_what_fails_and_what_warns() -> None:
     assert str(attention([made(status="ok")])) == ""
 
 
+def test_attention_counts_causes_not_what_follows_from_them() -> None:
+    findings = [made("GRAD013"), made("GRAD006", cause="GRAD013"), made("OPT004", "warn", cause="OPT009")]
+    assert attention(findings) == Attention(fail=1, warn=1)
+
+
 def test_every_finding_of_the_catalogue_fits_a_small_screen() -> None:
     for code in ENTRIES:
         f = finding(code, "fail", ENTRIES[code].fault)

@@ -46,7 +46,7 @@ def test_means_on_request_and_the_largest_without_a_cursor() -> None:
         picture(drawn(SMALL, height=9, means=True))
         == """
 entropy of ↓ trained on →
-      1    │mean
+      1   3│mean
    1 █−· ▒+│░+
    2 ▓+█−? │▓+
    3 ░+░−█−│░−
@@ -62,17 +62,31 @@ def test_it_scrolls_around_the_cursor_and_says_what_is_seen() -> None:
         picture(drawn(BAND, width=21, cursor=(11, 6)))
         == """
 entropy of ↓ trained…
-        5        10
+        5   7    10
 10 ░−░+░−░+░−░+▓−█+▓−
 11 ░+░−░+░−░+░−░+▓−█+
 12 ░−░+░−░+░−░+░−░+▓−
-− falls + rises  █ ≥…
+− falls + rises  █▓▒░
 training 7 → entropy
 12: -1e-05 nats: it"""
     )
     assert drawn(BAND, cursor=(0, 0))[0].plain == "entropy of ↓ trained on → · rows 1–3/12"
     wide = Influence(ids=[], K=[[0.1] * 99] * 2)
     assert drawn(wide, cursor=(0, 98))[0].plain == "entropy of ↓ trained on → · columns 71–99/99"
+
+
+def test_rows_and_columns_are_known_by_the_numbers_that_they_are_given() -> None:
+    rows = drawn(SMALL, cursor=(1, 0), numbers=[31, 7, 12])
+    assert [row.plain.split()[0] for row in rows[2:5]] == ["31", "7", "12"]
+    assert "training on 31 moves the entropy of 7 by 0.2" in " ".join(row.plain for row in rows)
+
+
+def test_the_legend_gives_up_its_measures_before_its_signs() -> None:
+    for width in (21, 30, 45, 57, 80):
+        legend = drawn(SMALL, width=width)[-3].plain
+        assert legend.startswith("− falls + rises")
+        assert "…" not in legend
+        assert all(shade in legend for shade in "█▓▒░")
 
 
 def test_the_cursor_is_kept_inside_and_selected() -> None:

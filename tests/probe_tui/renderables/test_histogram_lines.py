@@ -55,6 +55,20 @@ count -2        2 nats"""
     )
 
 
+def test_what_is_exactly_0_is_said_and_drawn_as_neither_direction() -> None:
+    edges, counts = [-2.0, -1.0, 0.0, 1.0, 2.0], [1, 2, 3, 1]
+    assert picture(drawn(binned(edges, counts, zeros=3), width=22)).endswith("3 exactly 0")
+    assert DEFAULT.rises not in styles_at(drawn(binned(edges, counts, zeros=3)), 0.5)
+    assert DEFAULT.rises in styles_at(drawn(binned(edges, counts, zeros=2)), 0.5)
+    assert DEFAULT.rises in styles_at(drawn(binned(edges, counts, zeros=3)), 1.5)
+
+
+def styles_at(rows: list[Text], value: float) -> set[str]:
+    """Of the bars' cells in the column of a value, on an axis from −2 to 2."""
+    column = GUTTER + int((value + 2) / 4 * (26 - GUTTER))
+    return {str(span.style) for row in rows[1:-3] for span in row.spans if span.start <= column < span.end}
+
+
 def test_log_counts_lift_what_is_small() -> None:
     assert (
         picture(drawn(FOUR, log_counts=True))

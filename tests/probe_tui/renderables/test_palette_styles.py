@@ -70,6 +70,15 @@ def test_colours_that_mean_opposites_stay_apart_for_every_eye(blindness: str) ->
         assert distance(a, b, blindness) > 15
 
 
+def test_colours_are_read_on_dark() -> None:
+    """Contrast of 4.5 to 1 and more, as WCAG asks of text, against the panels of a dark theme."""
+    red, green, blue = linear_rgb("#1e1e1e")
+    ground = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    for style in (COLOURBLIND.falls, COLOURBLIND.rises, COLOURBLIND.ok, COLOURBLIND.info, COLOURBLIND.warn):
+        red, green, blue = linear_rgb(style)
+        assert (0.2126 * red + 0.7152 * green + 0.0722 * blue + 0.05) / (ground + 0.05) > 4.5, style
+
+
 def test_the_measure_knows_that_red_and_green_are_confused() -> None:
     red, green = "#d7301f", "#78902a"
     assert distance(red, green, "none") > 60

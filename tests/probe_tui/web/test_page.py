@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from probe_engine.events import Failed
 from probe_engine.report import Estimates, Remedy, RunInfo, VerdictRow
 from probe_engine.spec import Setting
+from probe_tui.glossary import GLOSSARY
 from probe_tui.state import ScreenState
 from probe_tui.web.page import page
 
@@ -172,13 +173,16 @@ def test_units_stand_in_the_order_of_what_they_move_with_their_share() -> None:
     places = [html.index(f"<code>u{n}</code>") for n in (2, 3, 0, 1)]
     assert places == sorted(places)
     cells = [c["data-value"] for c in Parsed(html).all("td") if "data-value" in c and c["class"] != "prompt"]
-    per_unit = [cells[i : i + 4] for i in range(0, len(cells), 4)]
+    per_unit = [cells[i : i + 5] for i in range(0, len(cells), 5)]
     assert per_unit == [
-        ["-4.0", "4.0", "", "0.5"],
-        ["2.0", "-2.0", "", "0.5"],
-        ["1.0", "-1.0", "", "0.5"],
-        ["", "", "", "0.5"],
+        ["-4.0", "4.0", "", "0.5", "0.5"],
+        ["2.0", "-2.0", "", "0.5", "0.5"],
+        ["1.0", "-1.0", "", "0.5", "0.5"],
+        ["", "", "", "0.5", "0.5"],
     ]
+    said = Parsed(html).text
+    for words in ("−η·r_n, nats/slot", "+η·s_n, nats/slot", "SD", GLOSSARY["−η·r_n"], GLOSSARY["E, U"]):
+        assert words in said
 
 
 def test_a_run_that_stopped_says_why() -> None:

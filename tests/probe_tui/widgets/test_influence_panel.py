@@ -12,10 +12,19 @@ from probe_engine.report import Influence, Number, RunInfo
 from probe_tui.renderables.palette import DEFAULT, MONO, Palette
 from probe_tui.screens.prompt import PromptScreen
 from probe_tui.state import ScreenState
-from probe_tui.widgets.influence import InfluencePanel, arranged, by_row_mean, largest
+from probe_tui.widgets.influence import (
+    SORTINGS,
+    InfluencePanel,
+    arranged,
+    by_column_mean,
+    by_row_mean,
+    largest,
+)
 
 SIZES = [(60, 13), (80, 17), (90, 34), (170, 50)]
 ROWS = unit_states.units(6)
+FIRST = ("tab", "home", *["pageup"] * 12)
+"""To the first cell."""
 K: list[list[Number]] = [
     [-9.0, 1.0, 0.5, None, 0.0, 1.0],
     [0.1, 4.0, 0.5, 0.2, 0.3, 1.0],
@@ -64,7 +73,8 @@ def test_sorting_keeps_the_diagonal_and_every_cell() -> None:
 
 
 def test_the_largest_influence() -> None:
-    assert largest(INFLUENCE) == (0, 0)
+    """Beside the diagonal: that a prompt moves itself is no news."""
+    assert largest(INFLUENCE) == (2, 5)
     assert largest(Influence(ids=["a"], K=[[None]])) == (0, 0)
 
 
@@ -73,6 +83,8 @@ async def test_keys_move_the_cursor_and_stay_inside() -> None:
     app = app_of()
     async with app.run_test(size=(80, 17)) as pilot:
         await pilot.press("tab")
+        assert app.panel.json_path() == ".influence.K[2][5]", "the largest beside the diagonal"
+        await pilot.press(*FIRST)
         assert app.panel.json_path() == ".influence.K[0][0]"
         await pilot.press("down", "right", "right")
         assert app.panel.json_path() == ".influence.K[1][2]"
@@ -88,7 +100,7 @@ async def test_keys_move_the_cursor_and_stay_inside() -> None:
 async def test_the_cell_is_spelt_out_with_both_prompts() -> None:
     app = app_of()
     async with app.run_test(size=(90, 34)) as pilot:
-        await pilot.press("tab", "down", "down", "right")
+        await pilot.press(*FIRST, "down", "down", "right")
         said = words(app)
         assert "training on 2 moves the entropy of 3 by -2 nats/slot: it falls" in said
         assert "mean of the others: row -3.6, column 0" in said
@@ -105,17 +117,29 @@ async def test_the_cell_is_spelt_out_with_both_prompts() -> None:
 async def test_sorting_takes_the_cursor_along() -> None:
     app = app_of()
     async with app.run_test(size=(80, 17)) as pilot:
-        await pilot.press("tab", "down", "down", "right", "s")
+        await pilot.press(*FIRST, "down", "down", "right", "s")
         assert app.panel.json_path() == ".influence.K[2][1]"
-        assert "sorted by row mean" in words(app)
-        assert "training on 4 moves the entropy of 1 by -2" in words(app)
+        assert "by row mean" in words(app)
+        assert "training on 2 moves the entropy of 3 by -2" in words(app)
         await pilot.press("down")
         assert app.panel.json_path() == ".influence.K[5][1]"
+        for order in ("by column mean", "by row 6: who trains on it", "by column 2: whom it trains"):
+            await pilot.press("s")
+            assert app.panel.json_path() == ".influence.K[5][1]"
+            assert order in words(app)
         await pilot.press("s")
-        assert app.panel.json_path() == ".influence.K[5][1]"
-        assert "sorted" not in words(app)
+        assert " · by " not in words(app)
         await pilot.click(app.panel, offset=(10, 0))
-        assert "sorted by row mean" in words(app)
+        assert "by row mean" in words(app)
+        await pilot.press("S", "S")
+        assert "by column 2" in words(app)
+
+
+def test_each_sorting_begins_where_entropy_falls_most_and_ends_with_the_unknown() -> None:
+    row, column = SORTINGS[-2], SORTINGS[-1]
+    assert row.order(INFLUENCE, 0, 1) == (0, 4, 2, 1, 5, 3)
+    assert column.order(INFLUENCE, 0, 1) == (2, 4, 0, 5, 1, 3)
+    assert by_column_mean(INFLUENCE) == (4, 5, 3, 0, 1, 2)
 
 
 @pytest.mark.asyncio
@@ -124,7 +148,7 @@ async def test_the_mouse_chooses_a_cell_also_where_k_has_scrolled(palette: Palet
     app = app_of(large(60))
     app.palette = palette
     async with app.run_test(size=(80, 17)) as pilot:
-        await pilot.press("tab", "home", *["pageup"] * 6, *["pagedown"] * 3)
+        await pilot.press(*FIRST, *["pagedown"] * 3)
         panel = app.panel
         assert isinstance(panel, InfluencePanel)
         panel.action_move(0, 30)
@@ -146,7 +170,7 @@ async def test_the_mouse_chooses_a_cell_also_where_k_has_scrolled(palette: Palet
 async def test_enter_opens_the_row_and_its_neighbours_are_the_other_rows() -> None:
     app = app_of()
     async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.press("tab", "s", "up", "right", "enter")
+        await pilot.press(*FIRST, "s", "up", "right", "enter")
         screen = app.screen
         assert isinstance(screen, PromptScreen)
         assert screen.unit.id == "u1"
@@ -162,7 +186,7 @@ async def test_enter_opens_the_row_and_its_neighbours_are_the_other_rows() -> No
 async def test_a_second_click_on_a_cell_opens_its_row() -> None:
     app = app_of()
     async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.press("tab", "down")
+        await pilot.press(*FIRST, "down")
         row = next(y for y, line in enumerate(lines(app)) if line.split()[:1] == ["4"])
         column = lines(app)[1].index("5")
         await pilot.click(app.panel, offset=(column + 1, row))
@@ -176,7 +200,7 @@ async def test_a_second_click_on_a_cell_opens_its_row() -> None:
 async def test_the_cursor_stays_while_the_run_goes_on_and_begins_anew_with_another_k() -> None:
     app = app_of()
     async with app.run_test(size=(80, 17)) as pilot:
-        await pilot.press("tab", "down", "right")
+        await pilot.press(*FIRST, "down", "right")
         app.panel.show(state_of(unit_states.method(kept=True), after=app.state))
         assert app.panel.json_path() == ".influence.K[1][1]"
         other = Influence(ids=["u0", "u1"], K=[[1.0, 2.0], [-3.0, 1.0]])
@@ -209,12 +233,12 @@ async def test_at_every_size_it_fits(size: tuple[int, int], count: int) -> None:
 async def test_the_labels_of_the_cursor_stand_out() -> None:
     app = app_of(large(30))
     async with app.run_test(size=(80, 17)) as pilot:
-        await pilot.press("tab", "pagedown", "right", "right")
+        await pilot.press(*FIRST, "pagedown", "right", "right")
         panel = app.panel
         assert isinstance(panel, InfluencePanel)
         shown, (u, v) = panel.render(), _cell(panel)
         marked = [shown.plain[s.start : s.end] for s in shown.spans if str(s.style) == "reverse"]
-        assert [mark.strip() for mark in marked] == [str(v + 1) if (v + 1) % 5 == 0 else "", str(u + 1)]
+        assert [mark.strip() for mark in marked] == [str(v + 1), str(u + 1)]
 
 
 def _cell(panel: InfluencePanel) -> tuple[int, int]:

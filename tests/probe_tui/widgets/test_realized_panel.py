@@ -51,9 +51,9 @@ def test_verdict_comparison_weights_what_if_histogram_and_units_in_this_order() 
         "preconditioned step, same-batch:",
         "δH₁ V-statistic",
         "◀ ",
+        "what if the step were",
         "held-out ESS/N 0.938  ✓ ok",
         "same-batch ESS/N",
-        "what if the step were",
         "log w, held-out",
         "units that eat the ESS",
     ]
@@ -82,9 +82,12 @@ def test_only_the_khat_that_was_judged_has_a_limit() -> None:
 
 
 def test_too_few_responses_for_a_khat_is_said() -> None:
-    few = [realized("held_out", "snis", khat=None)]
-    text = " ".join(rows(120, realized=few, findings=[found("STAT002", "skip")])).split("  ")
-    assert any("k̂ — (message of STAT002)" in part for part in text)
+    for row, why in (
+        (realized("held_out", "snis", khat=None, N=12), "needs 25 weights, these are 12"),
+        (realized("held_out", "snis", khat=None), "too few of the weights differ to fit their tail"),
+    ):
+        text = " ".join(" ".join(rows(120, realized=[row], findings=[found("STAT002", "skip")])).split())
+        assert f"k̂ — ({why})" in text
 
 
 def test_warnings_are_banners_that_say_what_to_do_worst_first() -> None:
@@ -142,7 +145,7 @@ def test_an_ess_that_is_no_number_is_left_out() -> None:
 
 def test_the_histogram_stands_beside_the_gauges_where_there_is_room() -> None:
     wide, narrow = rows(86), rows(82)
-    assert place("log w, held-out", wide) == place("held-out ESS/N 0", wide)
+    assert place("log w, held-out", wide) == place("what if the step were", wide)
     assert place("log w, held-out", narrow) > place("what if the step were", narrow)
     assert [line for line in lines(82) if line.path == ".histograms.log_w"]
 
@@ -186,8 +189,8 @@ async def test_keys_change_the_what_if_and_the_cursor_reaches_every_number(size:
         for _ in range(len(numbers.options)):
             numbers.action_cursor_down()
             reached.add(app.panel.json_path())
-            if app.panel.json_path() == ".realized[0].units[].log_w":
-                break
+        while app.panel.json_path() != ".realized[0].units[].log_w":
+            numbers.action_cursor_up()
         assert '.findings[] | select(.code=="STAT001")' in reached
         assert {".estimates.split.delta_h1", ".realized[5].delta_h", ".realized[3].khat"} <= reached
         before = app.panel.copy_text()

@@ -101,9 +101,9 @@ async def test_a_row_says_what_its_unit_does() -> None:
         await pilot.pause()
         cells = [[cell.text for cell in table(app).get_row(id)] for id in table(app).ids]
         assert cells == [
-            ["4e-05", "133.3%", "—", "U", "0.5 ± 0.5", "13", "Sort the digits of 79…"],
-            ["-1e-05", "-33.3%", "-3e-05", "E", "0.5 ± 0.5", "13", "Sort the digits of 0"],
-            ["—", "—", "—", "E", "0.5 ± 0.5", "13", "Sort the digits of 58…"],
+            ["4e-05", "133.3%", "—", "U", "0.5 ± 0.5", "13", "2", "Sort the digits…"],
+            ["-1e-05", "-33.3%", "-3e-05", "E", "0.5 ± 0.5", "13", "1", "Sort the digits…"],
+            ["—", "—", "—", "E", "0.5 ± 0.5", "13", "3", "Sort the digits…"],
         ]
         (falls,) = {cell.style for cell in table(app).get_row("u0") if cell.style}
         assert falls == app.palette.falls
@@ -434,7 +434,7 @@ async def test_prompts_are_never_markup_nor_control() -> None:
     async with app.run_test(size=SIZE) as pilot:
         await pilot.pause()
         lines = drawn(app)
-        (line,) = [line for line in lines if "[red]a[/] ␛[31m漢字" in line]
+        (line,) = [line for line in lines if "[red]a[/] ␛[31m" in line]
         assert "\x1b" not in "".join(lines)
         assert cell_len(line) == SIZE[0]
 

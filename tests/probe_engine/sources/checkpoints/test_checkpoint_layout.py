@@ -87,7 +87,7 @@ class TestSafetensors:
         return tmp_path / "x.safetensors"
 
     def test_a_whole_file_passes(self, path: Path) -> None:
-        assert check_safetensors(path) == {"a", "b"}
+        assert check_safetensors(path).keys() == {"a", "b"}
 
     @given(cut=st.integers(0, 200), junk=st.binary(max_size=9))
     def test_another_size_never_passes(

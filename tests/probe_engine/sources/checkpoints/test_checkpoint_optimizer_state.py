@@ -13,7 +13,7 @@ from torch import nn
 from probe_engine.registry import ParameterRegistry
 from probe_engine.sources.checkpoints.adam_state import AdamReading
 from probe_engine.sources.checkpoints.live import optimizer_state_of, read_optimizer
-from probe_engine.sources.checkpoints.optimizer_file import read_optimizer_state
+from probe_engine.sources.checkpoints.optimizer_file import laid_on, open_optimizer_state
 
 
 def stepped(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
@@ -28,7 +28,8 @@ def stepped(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
 
 
 def read(saved: Any, model: nn.Module, **options: Any) -> AdamReading:
-    return read_optimizer_state(saved, "optimizer.pt", model, None, options.pop("trainer", {}), **options)
+    trainer = options.pop("trainer", {})
+    return laid_on(open_optimizer_state(saved, "optimizer.pt", **options), model, None, trainer)
 
 
 def holds(reading: AdamReading, optimizer: torch.optim.Optimizer, model: nn.Module) -> bool:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
+from probe_engine.environment.requirements import installed
 from probe_engine.report import Environment
 
 
@@ -16,16 +16,9 @@ def environment(device: str, dtype: str) -> Environment:
     return Environment(
         python=platform.python_version(),
         torch=str(torch.__version__),
-        transformers=_version("transformers"),
-        peft=_version("peft"),
+        transformers=installed("transformers") or "not installed",
+        peft=installed("peft") or "not installed",
         device=chosen,
         dtype=dtype,
         threads=torch.get_num_threads(),
     )
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

@@ -1,0 +1,111 @@
+"""What one pass over the logits keeps of each sampled token: enough for entropies, the on-policy test
+and the baselines, a few numbers in place of a distribution over the vocabulary.
+
+ℓ_a   log π(a | x, y_<t) of every token a of the vocabulary
+β     inverse temperature; π_β ∝ π^β, so β = 1 is the policy itself
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from probe_engine.registry import wide
+
+INVERSE_TEMPERATURES = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
+"""β at which moments are kept: temperatures from 4 to 1/3, and powers of π that cost a multiplication."""
+POLICY = INVERSE_TEMPERATURES.index(1.0)
+SQUARE = INVERSE_TEMPERATURES.index(2.0)
+LEAST_LOG_PROB = -200.0
+"""Stands for −∞ (tokens that a model masks out): its probability is 0, and 0 · −∞ would be NaN."""
+
+
+@dataclass(frozen=True)
+class TokenStatistics:
+    """T sampled tokens, in order; float32 or wider, without a graph."""
+
+    log_probs: Tensor
+    """log π(y_t), [T], nats"""
+    ahead: Tensor
+    """Mass of the tokens likelier than y_t, [T]: nucleus sampling at top-p = q leaves out y_t where it is ≥ q."""
+    means: Tensor
+    """E_{a~π_β}[ℓ_a], [T, K], nats"""
+    variances: Tensor
+    """Var_{a~π_β}[ℓ_a], [T, K], nats²"""
+    mean_discriminant: Tensor
+    """E_{a~π}[π_a (h + ℓ_a)], [T], nats: what the discriminant of method.md §7 is centred by"""
+
+    def __post_init__(self) -> None:
+        T, K = len(self.log_probs), len(INVERSE_TEMPERATURES)
+        shapes = [tuple(getattr(self, f.name).shape) for f in fields(self)]
+        if shapes != [(T,), (T,), (T, K), (T, K), (T,)]:
+            raise ValueError(f"expected [T], [T], [T, {K}], [T, {K}] and [T], got {shapes}")
+
+    def __len__(self) -> int:
+        return len(self.log_probs)
+
+    @property
+    def entropies(self) -> Tensor:
+        """h_t, exact entropy of the next-token distribution, [T], nats."""
+        return -self.means[:, POLICY]
+
+    @property
+    def surprise_variances(self) -> Tensor:
+        """Var_t = Σ_a π_a (ℓ_a + h_t)² of method.md (20), [T], nats²."""
+        return self.variances[:, POLICY]
+
+    @classmethod
+    def joined(cls, parts: Sequence[TokenStatistics]) -> TokenStatistics:
+        """One after the other; `parts` is not empty."""
+        return cls(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)))
+
+    def split(self, sizes: Sequence[int]) -> tuple[TokenStatistics, ...]:
+        """Cut into runs of these lengths, which sum to T."""
+        columns = [torch.split(getattr(self, f.name), list(sizes)) for f in fields(self)]
+        return tuple(TokenStatistics(*run) for run in zip(*columns, strict=True))
+
+    def cpu(self) -> TokenStatistics:
+        """The same on the CPU."""
+        return TokenStatistics(*(getattr(self, f.name).cpu() for f in fields(self)))
+
+
+@torch.no_grad()
+def token_statistics(logits: Tensor, sampled: Tensor) -> TokenStatistics:
+    """The statistics of T sampled tokens.
+
+    Args:
+        logits: [T, V], of any floating-point dtype, already divided by the policy's temperature.
+        sampled: [T], the tokens y_t.
+
+    Returns:
+        On the logits' device; about six [T, V] float32 tensors are alive meanwhile.
+    """
+    ell = logits.to(wide(logits.dtype)).log_softmax(-1)
+    ell_y = ell.gather(-1, sampled[:, None])
+    ell.clamp_(min=LEAST_LOG_PROB)
+    p = ell.exp()
+    ahead = torch.where(ell > ell_y, p, 0).sum(-1).clamp(max=1)  # rounding may carry a sum over 1
+    h = -(p * ell).sum(-1, keepdim=True)
+    centred = ell.add_(h)  # moments about −h: Var_t is then a sum of squares, nothing cancels
+    root = p.sqrt()
+    powers = (root.sqrt(), root, p, p * root, p * p, p * p * p)  # π^β, in INVERSE_TEMPERATURES' order
+    moments = [_moments(weights, centred) for weights in powers]
+    means = torch.stack([m for _, m, _ in moments], -1)
+    return TokenStatistics(
+        log_probs=ell_y.squeeze(-1),
+        ahead=ahead,
+        means=means - h,
+        variances=torch.stack([v for _, _, v in moments], -1),
+        mean_discriminant=moments[SQUARE][0] * means[:, SQUARE],
+    )
+
+
+def _moments(weights: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Σ w, weighted mean and variance over the last dimension, each [T]."""
+    total = weights.sum(-1)
+    weighted = weights * values
+    mean = weighted.sum(-1) / total
+    return total, mean, ((weighted * values).sum(-1) / total - mean.square()).clamp(min=0)

@@ -1,0 +1,93 @@
+"""Does a method give on one unit what plain autograd gives?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from probe_engine.errors import memory_ran_out
+from probe_engine.model.preconditioner import Preconditioner
+from probe_engine.model.unit_gradients.interface import UnitGradients
+from probe_engine.model.unit_gradients.loop import VectorSum
+from probe_engine.model.unit_gradients.objective import UnitObjective
+from probe_engine.registry import ParameterRegistry, ParameterVector
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Relative errors of one method on one unit, by what was compared."""
+
+    unit_id: str
+    errors: Mapping[str, float] = field(default_factory=dict)
+    """‖ours − theirs‖/‖theirs‖ of S, X and Y; of contractions |ours − theirs|/(‖vector‖·‖direction‖).
+    Empty where plain autograd gives nothing to compare with: no gradient, or one that is not finite."""
+    raised: str = ""
+    """What the method raised instead of a number."""
+
+    @property
+    def worst(self) -> tuple[str, float]:
+        """The largest error and what it is of; nan counts as infinite."""
+        return max(
+            ((name, math.inf if math.isnan(e) else e) for name, e in self.errors.items()), key=lambda e: e[1]
+        )
+
+
+def agreement(
+    method: UnitGradients,
+    plain: UnitGradients,
+    registry: ParameterRegistry,
+    objective: UnitObjective,
+    p: Preconditioner,
+) -> Agreement:
+    """Both passes of `method` against the first pass of `plain`.
+
+    The second pass contracts with the unit's own X and Y, along which nothing cancels, and with P Y and
+    P X, whose size is that of the run's own directions.
+    """
+    reference = plain.measure(objective)
+    x, y = reference.x, reference.y
+    sizes = (x.norm(), y.norm(), p(x).norm(), p(y).norm())
+    if not all(map(math.isfinite, sizes)) or not (x.norm() or y.norm()):
+        return Agreement(objective.unit.id)
+    x_directions, y_directions = [x, p(y)], [y, p(x)]
+    try:
+        ours = method.measure(objective)
+        x_dots, y_dots = method.contract(objective, ours.S, x_directions, y_directions)
+    except RuntimeError as error:
+        # What torch raises where a derivative of a derivative does not exist.
+        if memory_ran_out(error):
+            raise
+        return Agreement(objective.unit.id, raised=str(error).strip().split("\n")[0][:200])
+    return Agreement(
+        objective.unit.id,
+        {
+            "S": float((ours.S - reference.S).abs().max() / reference.S.abs().max()),
+            "X": _distance(registry, ours.x, x),
+            "Y": _distance(registry, ours.y, y),
+            "X·v": _contracted(x, x_directions, x_dots),
+            "Y·v": _contracted(y, y_directions, y_dots),
+        },
+    )
+
+
+def _distance(registry: ParameterRegistry, ours: ParameterVector, theirs: ParameterVector) -> float:
+    difference = VectorSum(registry)
+    difference.add(theirs)
+    difference.add(ours, -1.0)
+    return _relative(difference.total.norm(), theirs.norm())
+
+
+def _contracted(
+    vector: ParameterVector, directions: Sequence[ParameterVector], dots: Sequence[float]
+) -> float:
+    errors = [
+        _relative(abs(dot - vector.dot(direction)), vector.norm() * direction.norm())
+        for direction, dot in zip(directions, dots, strict=True)
+    ]
+    return math.nan if any(map(math.isnan, errors)) else max(errors)
+
+
+def _relative(error: float, size: float) -> float:
+    """0 where both are 0."""
+    return error / size if size else (math.inf if error else 0.0)

@@ -1,0 +1,15 @@
+"""`fused`: X_u and Y_u of every unit of a window from one forward and one reverse pass (method.md §5).
+
+Sequences do not mix, so cotangent 1 on every S[n] brings δ[n] = ∂S[n]/∂(output) to every layer, and for a
+linear one ∇_W S[n] = Σ_t δ xᵀ. X_u and Y_u are sums of the same products with other weights.
+
+packing  which sequences share a pass
+tape     a forward pass with the layers' inputs, and what autograd's graph says of each parameter's uses
+rules    gradients of a layer's parameters from x and δ
+reverse  the reverse pass; what no rule gives, from the nearest module around it, by autograd
+method   the two passes over all units
+"""
+
+from probe_engine.model.unit_gradients.fused.method import Fused
+
+__all__ = ["Fused"]

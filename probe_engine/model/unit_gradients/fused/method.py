@@ -1,0 +1,160 @@
+"""The method itself: windows of units, their passes, and what becomes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from probe_engine.estimators.token_statistics import TokenStatistics
+from probe_engine.model.unit_gradients.fused.packing import Window, windows
+from probe_engine.model.unit_gradients.fused.reverse import Pass, reverse
+from probe_engine.model.unit_gradients.fused.tape import Tape
+from probe_engine.model.unit_gradients.interface import Measurement, Receive, Scored
+from probe_engine.model.unit_gradients.objective import UnitObjective
+from probe_engine.model.unit_gradients.received import Contractions, UnitVectors, handed_over
+from probe_engine.registry import ParameterRegistry, ParameterVector
+
+
+@dataclass(frozen=True)
+class Fused:
+    """One forward and one reverse pass for X and Y of all units of a window.
+
+    Memory is that of `micro_batch` sequences as long as the longest; of shorter ones a window takes more.
+    Only a unit that is larger than a window is scored once more, and then differentiated in parts.
+    """
+
+    model: nn.Module
+    registry: ParameterRegistry
+    micro_batch: int
+    temperature: float = 1.0
+    name: str = "fused"
+    keeps_vectors: bool = True
+    _without_rule: set[int] = field(default_factory=set)
+    """Parameters, by index, that some use without a rule was seen of."""
+
+    @property
+    def attention(self) -> str:
+        """The model's own attention implementation."""
+        return str(getattr(getattr(self.model, "config", None), "_attn_implementation", "unknown"))
+
+    @property
+    def fallback_parameters(self) -> int:
+        """Parameters that autograd differentiated so far, for want of a rule."""
+        return len(self._without_rule)
+
+    def measure(self, objective: UnitObjective) -> Measurement:
+        """S, X_u and Y_u of one unit."""
+        vectors = UnitVectors(self.registry)
+        (scored,) = self.measurements([objective], vectors)
+        return Measurement(objective, scored.S, scored.tokens, *vectors.of(0))
+
+    def measurements(self, units: Sequence[UnitObjective], receive: Receive) -> Iterator[Scored]:
+        """First pass over all units, window by window."""
+        for window in self._windows(units):
+            if window.oversize:
+                (unit,), (number,) = window.units, window.numbers
+                scored = Scored(unit, *self.score(unit))
+                vectors = UnitVectors(self.registry)
+                self._in_parts(window, [scored.S], vectors)
+                handed_over(number, *vectors.of(number), receive)
+                yield scored
+            else:
+                yield from self._at_once(window, receive)
+
+    def score(self, objective: UnitObjective) -> tuple[Tensor, tuple[TokenStatistics, ...]]:
+        """S [N] and each response's token statistics without a graph."""
+        (window,) = self._windows([objective])
+        with torch.no_grad():
+            tapes = [self._tape(window, rows, statistics=True) for rows in window.rectangles]
+        return _joined(window, tapes)
+
+    def contract(
+        self,
+        objective: UnitObjective,
+        S: Tensor,
+        x_directions: Sequence[ParameterVector],
+        y_directions: Sequence[ParameterVector],
+    ) -> tuple[list[float], list[float]]:
+        """The dot products of one unit."""
+        (dots,) = self.contractions([Scored(objective, S, ())], x_directions, y_directions)
+        return dots
+
+    def contractions(
+        self,
+        scored: Sequence[Scored],
+        x_directions: Sequence[ParameterVector],
+        y_directions: Sequence[ParameterVector],
+    ) -> Iterator[tuple[list[float], list[float]]]:
+        """Second pass. The weights are known and a dot product is linear: no graph waits for another."""
+        dots = Contractions(x_directions, y_directions, len(scored))
+        for window in self._windows([s.objective for s in scored]):
+            self._in_parts(window, [scored[n].S for n in window.numbers], dots)
+            for number in window.numbers:
+                yield dots.of(number)
+
+    def _at_once(self, window: Window, receive: Receive) -> list[Scored]:
+        """All graphs of the window, then their reverse passes."""
+        tapes = self._tapes(window, window.rectangles, statistics=True)
+        S, tokens = _joined(window, tapes)
+        of_units = window.split(S)
+        self._reverse(window, window.rectangles, tapes, of_units, receive)
+        first, scored = 0, []
+        for unit, s in zip(window.units, of_units, strict=True):
+            scored.append(Scored(unit, s, tokens[first : first + len(s)]))
+            first += len(s)
+        return scored
+
+    def _in_parts(self, window: Window, S: Sequence[Tensor], receive: Receive) -> None:
+        """Rectangle by rectangle: what arrives at `receive` are parts of the units' sums."""
+        for rows in window.rectangles:
+            self._reverse(window, [rows], self._tapes(window, [rows], statistics=False), S, receive)
+
+    def _reverse(
+        self,
+        window: Window,
+        rectangles: Sequence[list[int]],
+        tapes: Sequence[Tape],
+        S: Sequence[Tensor],
+        receive: Receive,
+    ) -> None:
+        weights = window.weights(S)
+        passes = [
+            Pass(tape, window.places[rows], weights[:, :, rows])
+            for rows, tape in zip(rectangles, tapes, strict=True)
+        ]
+        self._without_rule.update(reverse(self.registry, passes, window.numbers, receive))
+
+    def _tapes(self, window: Window, rectangles: Sequence[list[int]], *, statistics: bool) -> list[Tape]:
+        while True:
+            tapes = [self._tape(window, rows, statistics=statistics) for rows in rectangles]
+            cut_off = set().union(*(tape.cut_off for tape in tapes))
+            if not cut_off:
+                return tapes
+            self._without_rule.update(cut_off)
+
+    def _tape(self, window: Window, rows: Sequence[int], *, statistics: bool) -> Tape:
+        sequences = [window.rows[row] for row in rows]
+        return Tape(
+            self.model,
+            self.registry,
+            sequences,
+            self.temperature,
+            without_rule=self._without_rule,
+            statistics=statistics,
+        )
+
+    def _windows(self, units: Sequence[UnitObjective]) -> list[Window]:
+        longest = max(len(s) for unit in units for s in unit.sequences)
+        return windows(units, self.micro_batch * longest)
+
+
+def _joined(window: Window, tapes: Sequence[Tape]) -> tuple[Tensor, tuple[TokenStatistics, ...]]:
+    """S of all rows and their token statistics, in the rows' order."""
+    order = [row for rows in window.rectangles for row in rows]
+    S = torch.zeros(len(order), dtype=torch.float64)
+    S[order] = torch.cat([tape.S.detach().cpu() for tape in tapes])
+    tokens = dict(zip(order, (t for tape in tapes for t in tape.tokens), strict=True))
+    return S, tuple(tokens[row] for row in range(len(order)))

@@ -1,0 +1,103 @@
+"""Which sequences share a pass: little padding, and memory that does not grow with the batch.
+
+A window is a run of whole units whose graphs live at the same time, for what a response weighs depends on
+S of its whole group. Its sequences, sorted by length, are cut into rectangles: one padded forward pass each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from probe_engine.model.teacher_forcing import TokenSequence
+from probe_engine.model.unit_gradients.objective import UnitObjective
+
+PASS_TOKENS = 32
+"""What a forward and a reverse pass cost beside their tokens, in tokens: less padding beats one more pass."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Units, by number, with their sequences as rows, unit after unit."""
+
+    numbers: tuple[int, ...]
+    units: tuple[UnitObjective, ...]
+    budget: int
+    """Padded tokens in one pass."""
+
+    @cached_property
+    def rows(self) -> list[TokenSequence]:
+        """All sequences."""
+        return [s for unit in self.units for s in unit.sequences]
+
+    @cached_property
+    def places(self) -> Tensor:
+        """Each row's unit, by its place in the window, [rows]."""
+        sizes = torch.tensor([len(unit.sequences) for unit in self.units])
+        return torch.repeat_interleave(torch.arange(len(self.units)), sizes)
+
+    @cached_property
+    def rectangles(self) -> list[list[int]]:
+        """Rows by index, each once."""
+        return rectangles([len(s) for s in self.rows], self.budget)
+
+    @property
+    def oversize(self) -> bool:
+        """Whether it is one unit that is too large for its graphs to live at the same time."""
+        return sum(unit.tokens for unit in self.units) > self.budget
+
+    def split(self, of_rows: Tensor) -> tuple[Tensor, ...]:
+        """Numbers of the rows, unit by unit."""
+        return torch.split(of_rows, [len(unit.sequences) for unit in self.units])
+
+    def weights(self, S: Sequence[Tensor]) -> Tensor:
+        """Weights of each row in L_X and L_Y of each unit, [2, units, rows], from each unit's S."""
+        w = torch.zeros(2, len(self.units), len(self.rows), dtype=torch.float64)
+        for place, (unit, s) in enumerate(zip(self.units, S, strict=True)):
+            w[:, place, self.places == place] = torch.stack(unit.weights(s))
+        return w
+
+
+def windows(units: Sequence[UnitObjective], budget: int) -> list[Window]:
+    """Units in their order, at most `budget` tokens together; a larger one stands alone."""
+    cut: list[list[int]] = []
+    filled = 0
+    for number, unit in enumerate(units):
+        if not cut or filled + unit.tokens > budget:
+            cut.append([])
+            filled = 0
+        cut[-1].append(number)
+        filled += unit.tokens
+    return [Window(tuple(numbers), tuple(units[n] for n in numbers), budget) for numbers in cut]
+
+
+def rectangles(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Sequences by index, longest first, cut where Σ (padded tokens + PASS_TOKENS) is least.
+
+    A rectangle has at most `budget` padded tokens (or one sequence), and never as many rows as columns:
+    that tells the axis of sequences from the axis of positions.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    least, begins = [0.0], [0]
+    for end in range(1, len(order) + 1):
+        costs = [
+            (least[begin] + (end - begin) * lengths[order[begin]] + PASS_TOKENS, begin)
+            for begin in range(end)
+            if _fits(end - begin, lengths[order[begin]], budget)
+        ]
+        cost, begin = min(costs)
+        least.append(cost)
+        begins.append(begin)
+    cut, end = [], len(order)
+    while end:
+        cut.append(order[begins[end] : end])
+        end = begins[end]
+    return cut[::-1]
+
+
+def _fits(rows: int, columns: int, budget: int) -> bool:
+    return rows == 1 or (rows * columns <= budget and rows != columns)

@@ -1,0 +1,196 @@
+"""X_u and Y_u of a window's units, parameter by parameter, as δ arrives.
+
+U  units of the window
+n  sequences of one of its forward passes
+w  weights of S in L_X and L_Y, [2, U, n]: 0 where the sequence is another unit's
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from probe_engine.model.unit_gradients.fused.tape import Anchor, RuledCall, Tape
+from probe_engine.model.unit_gradients.interface import Receive
+from probe_engine.registry import ParameterRegistry, wide
+
+FORMED_NUMBERS = 2**24
+"""A parameter's gradients, of single sequences and of units, are formed about this many numbers at a time."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A recorded forward pass and what its sequences weigh."""
+
+    tape: Tape
+    units: Tensor
+    """[n], each sequence's unit, by its place in the window"""
+    weights: Tensor
+    """w, [2, U, n]"""
+
+
+def reverse(
+    registry: ParameterRegistry, passes: Sequence[Pass], units: Sequence[int], receive: Receive
+) -> set[int]:
+    """Hands each parameter's share of X_u and Y_u to `receive`, once for each unit that has one.
+
+    Args:
+        registry: the parameters.
+        passes: of all sequences that are to be summed over; their graphs are used up.
+        units: the window's units, as `receive` knows them.
+        receive: what becomes of the shares.
+
+    Returns:
+        The parameters, by index, that autograd differentiated: no rule knew some use of theirs.
+    """
+    unruled = set().union(*(p.tape.unruled for p in passes))
+    forming = _Forming(registry, passes, units, receive, unruled)
+    plans = []
+    for each in passes:
+        anchors = each.tape.anchors(unruled)
+        deltas = each.tape.reverse(anchors, retain=bool(unruled))
+        plans.append([_Start(a, deltas[a], indices) for a, indices in anchors.items() if a in deltas])
+    silent = forming.finish()
+    if not unruled:
+        forming.form_the_rest()
+        return unruled
+    # What no δ reached hangs on nothing but parameters without a rule: S itself is where to begin.
+    for each, plan in zip(passes, plans, strict=True):
+        if left := [index for index in silent if index in each.tape.ruled]:
+            plan.append(_Start(each.tape.last_anchor, torch.ones_like(each.tape.S), left))
+    _differentiate(registry, passes, plans, units, receive)
+    return unruled | silent
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Where autograd begins for some parameters, with which cotangent."""
+
+    anchor: Anchor
+    delta: Tensor
+    parameters: list[int]
+
+
+class _Forming:
+    """Forms the gradients of a parameter once δ has arrived at all of its uses."""
+
+    def __init__(
+        self,
+        registry: ParameterRegistry,
+        passes: Sequence[Pass],
+        units: Sequence[int],
+        receive: Receive,
+        unruled: set[int],
+    ) -> None:
+        self._registry, self._units, self._receive = registry, units, receive
+        self._uses: dict[int, list[tuple[RuledCall, Pass]]] = defaultdict(list)
+        self._awaited: dict[int, int] = {}
+        for each in passes:
+            for index, calls in each.tape.ruled.items():
+                if index not in unruled:
+                    self._uses[index] += [(call, each) for call in calls]
+        self._index = {registry.ids[index]: index for index in self._uses}
+        for index, uses in self._uses.items():
+            self._awaited[index] = len(uses)
+            for call, _ in uses:
+                call.arrived = self._arrived
+
+    def finish(self) -> set[int]:
+        """No more δ will come, and later passes over the graph bring none.
+
+        Returns:
+            The parameters of which some δ has not arrived.
+        """
+        for uses in self._uses.values():
+            for call, _ in uses:
+                call.arrived = None
+        return set(self._uses)
+
+    def form_the_rest(self) -> None:
+        """A use that no δ reached adds nothing."""
+        for index, uses in list(self._uses.items()):
+            self._uses[index] = [(call, each) for call, each in uses if call.delta is not None]
+            if self._uses[index]:
+                self._form(index)
+
+    def _arrived(self, call: RuledCall) -> None:
+        for key in list(call.names):
+            index = self._index.get(key)
+            if index is not None:
+                self._awaited[index] -= 1
+                if not self._awaited[index]:
+                    self._form(index)
+
+    @torch.no_grad()
+    def _form(self, index: int) -> None:
+        uses, parameter = self._uses.pop(index), self._registry.parameters[index]
+        size = max(1, FORMED_NUMBERS // max(1, parameter.numel()))
+        for first in range(0, len(self._units), size):
+            group = slice(first, min(first + size, len(self._units)))
+            shape = (group.stop - group.start, *parameter.shape)
+            x, y = (parameter.new_zeros(shape, dtype=wide(parameter.dtype)) for _ in "xy")
+            for call, each in uses:
+                _add(call, each, group, id(parameter), x, y)
+            self._receive(index, self._units[group], x, y)
+        for call, _ in uses:
+            call.release(id(parameter))
+
+
+def _add(call: RuledCall, each: Pass, group: slice, key: int, x: Tensor, y: Tensor) -> None:
+    """Adds what one use gives to X and Y of a group of units, [units, *parameter.shape]."""
+    assert call.layer is not None
+    assert call.delta is not None
+    at = ((each.units >= group.start) & (each.units < group.stop)).nonzero().squeeze(-1)
+    if not len(at):
+        return
+    at = at.to(call.delta.device)
+    wx, wy = each.weights[:, group].to(x.device, x.dtype)[..., at.to(x.device)]
+    length = x.shape[1]
+    step = max(1, FORMED_NUMBERS * length // (len(at) * max(1, x[0].numel())))
+    for first in range(0, length, step):
+        rows = slice(first, min(first + step, length))
+        gradients = call.rule.gradients(call.layer, call.delta, call.names[key], at, rows).to(x.device)
+        for total, weights in ((x, wx), (y, wy)):
+            part = total[:, rows]
+            part += (weights @ gradients.flatten(1)).view_as(part)
+
+
+def _differentiate(
+    registry: ParameterRegistry,
+    passes: Sequence[Pass],
+    plans: Sequence[Sequence[_Start]],
+    units: Sequence[int],
+    receive: Receive,
+) -> None:
+    """What no rule gives: autograd from the anchors, for each unit with its own weights."""
+    for place, unit in enumerate(units):
+        shares: dict[int, tuple[Tensor, Tensor]] = {}
+        for each, plan in zip(passes, plans, strict=True):
+            if not bool((each.units == place).any()):
+                continue
+            for start in plan:
+                found = [_weighted(registry, start, w[place]) for w in each.weights]
+                for index, gx, gy in zip(start.parameters, *found, strict=True):
+                    if gx is not None and gy is not None:
+                        x, y = shares.get(index, (torch.zeros_like(gx), torch.zeros_like(gy)))
+                        shares[index] = (x + gx, y + gy)
+        for index, (x, y) in shares.items():
+            receive(index, [unit], x[None], y[None])
+
+
+def _weighted(registry: ParameterRegistry, start: _Start, weights: Tensor) -> list[Tensor | None]:
+    """Σ_i w_i ∇S_i for the parameters that begin here."""
+    delta = start.delta
+    weighted = delta * weights.to(delta.device, delta.dtype).view(-1, *[1] * (start.anchor.axes - 1))
+    gradients = torch.autograd.grad(
+        [start.anchor.edge],
+        [registry.parameters[index] for index in start.parameters],
+        [weighted],
+        retain_graph=True,
+        allow_unused=True,
+    )
+    return [None if g is None else g.to(wide(g.dtype)) for g in gradients]

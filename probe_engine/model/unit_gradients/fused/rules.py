@@ -1,0 +1,180 @@
+"""Per-sequence parameter gradients of a layer from its input x and δ = ∂S/∂(its output).
+
+N  sequences of a forward pass; sequences do not mix, so row n of δ is ∂S[n]/∂(row n of the output)
+T  positions, the product of all axes between the first and the last
+
+A rule gives the gradient of some rows of a parameter for each of some sequences, [n, rows, ...], in float32
+or wider. It answers for the layer's arithmetic only: that the parameter is used nowhere else is read off
+autograd's graph (`tape`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+from transformers.pytorch_utils import Conv1D
+
+from probe_engine.registry import wide
+
+
+@dataclass(frozen=True)
+class LayerCall:
+    """What one call of a layer was given, detached."""
+
+    module: nn.Module
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> LayerCall:
+        """Shares the tensors' memory, not their graph."""
+        return cls(module, tuple(map(_detached, args)), {k: _detached(v) for k, v in kwargs.items()})
+
+    @property
+    def input(self) -> Tensor | None:
+        """The first tensor among the arguments."""
+        return next((v for v in (*self.args, *self.kwargs.values()) if isinstance(v, Tensor)), None)
+
+
+class Rule(Protocol):
+    """One kind of layer."""
+
+    def holds(self, call: LayerCall, output: Tensor) -> bool:
+        """Whether this call, which gave `output`, is what the rule takes it for."""
+        ...
+
+    def gradients(self, call: LayerCall, delta: Tensor, name: str, at: Tensor, rows: slice) -> Tensor:
+        """∂S[n]/∂(parameter `name`)[rows] for the sequences `at`, [len(at), rows, ...].
+
+        Args:
+            call: the layer's.
+            delta: ∂S/∂output, of the output's shape.
+            name: of the parameter within the layer.
+            at: indices among the N sequences.
+            rows: along the parameter's first axis.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Affine:
+    """output = x Wᵀ + b (`nn.Linear`), or x W + b (`Conv1D`): ∇_W S = Σ_t δ xᵀ, ∇_b S = Σ_t δ."""
+
+    transposed: bool
+
+    def holds(self, call: LayerCall, output: Tensor) -> bool:
+        """x has the output's leading axes."""
+        x = call.input
+        return x is not None and x.shape[:-1] == output.shape[:-1]
+
+    def gradients(self, call: LayerCall, delta: Tensor, name: str, at: Tensor, rows: slice) -> Tensor:
+        """Σ_t δ xᵀ, or its transpose, or Σ_t δ."""
+        d = _positions(delta, at)
+        if name == "bias":
+            return d[..., rows].sum(1)
+        assert call.input is not None  # `holds` has seen it
+        x = _positions(call.input, at)
+        left, right = (x, d) if self.transposed else (d, x)
+        return left[..., rows].mT @ right
+
+
+class Scale:
+    """output = a(x) ⊙ w + b, normalisations: ∇_w S = Σ_t δ ⊙ a.
+
+    a is what the module itself gives at w = 1 less what it gives at w = 0, so that how it normalises, and
+    whether it multiplies by w or by 1 + w, is its own affair.
+    """
+
+    def holds(self, call: LayerCall, output: Tensor) -> bool:
+        """One number for each feature of the output."""
+        return all(p.shape == output.shape[-1:] for p in call.module.parameters(recurse=False))
+
+    def gradients(self, call: LayerCall, delta: Tensor, name: str, at: Tensor, rows: slice) -> Tensor:
+        """Σ_t δ ⊙ a, or Σ_t δ."""
+        d = _positions(delta, at)
+        if name == "weight":
+            d = d * _positions(_response(call), at)
+        return d[..., rows].sum(1)
+
+
+class Lookup:
+    """output = E[ids] · scale, embeddings: ∇_E S has Σ_{t: ids = i} scale · δ in its row i."""
+
+    def holds(self, call: LayerCall, output: Tensor) -> bool:
+        """A subclass may look up other ids than it is given (shifted positions): compare with its output."""
+        ids, module = call.input, call.module
+        assert isinstance(module, nn.Embedding)
+        if ids is None or ids.is_floating_point() or output.shape[:-1] != ids.shape:
+            return False
+        if module.max_norm is not None or module.scale_grad_by_freq or module.sparse:
+            return False
+        plain = F.embedding(ids, module.weight.detach())
+        return _is_plain(module) or torch.allclose(plain * _response(call), output)
+
+    def gradients(self, call: LayerCall, delta: Tensor, name: str, at: Tensor, rows: slice) -> Tensor:
+        """δ of each token, added up in the row of its id; the padding token's row stays 0."""
+        module, ids = call.module, call.input
+        assert isinstance(module, nn.Embedding)
+        assert ids is not None  # `holds` has seen it
+        d, tokens = _positions(delta, at), ids[at].flatten(1)
+        if not _is_plain(module):
+            d = d * _positions(_response(call), at)
+        start, stop, _ = rows.indices(module.num_embeddings)
+        wanted = (tokens >= start) & (tokens < stop)
+        if module.padding_idx is not None:
+            wanted &= tokens != module.padding_idx
+        place = tokens - start + (stop - start) * torch.arange(len(at), device=tokens.device)[:, None]
+        summed = d.new_zeros(len(at) * (stop - start), d.shape[-1])
+        summed.index_add_(0, place[wanted], d[wanted])
+        return summed.view(len(at), stop - start, -1)
+
+
+LINEAR, CONV1D, SCALE, LOOKUP = Affine(transposed=False), Affine(transposed=True), Scale(), Lookup()
+
+
+def rule_for(module: nn.Module) -> Rule | None:
+    """The rule for this layer; None where its class or its own `forward` may compute something else."""
+    forward = type(module).forward
+    if "forward" in vars(module):
+        return None
+    if forward is nn.Linear.forward:
+        return LINEAR
+    if forward is Conv1D.forward:
+        return CONV1D
+    if isinstance(module, nn.Embedding):
+        return LOOKUP
+    if isinstance(module, nn.LayerNorm) or type(module).__name__.endswith(("RMSNorm", "LayerNorm")):
+        return SCALE if dict(module.named_parameters()).keys() <= {"weight", "bias"} else None
+    return None
+
+
+def _is_plain(module: nn.Embedding) -> bool:
+    return type(module).forward is nn.Embedding.forward
+
+
+def _detached(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) else value
+
+
+def _response(call: LayerCall) -> Tensor:
+    """∂(output)/∂(weight) of a layer whose output is affine in its weight, elementwise."""
+    weight = call.module.get_parameter("weight").detach()
+    one, zero = (weight.new_tensor(v).expand(weight.shape) for v in (1.0, 0.0))
+    with torch.no_grad():
+        at_one, at_zero = (
+            cast(Tensor, functional_call(call.module, {"weight": w}, call.args, dict(call.kwargs)))
+            for w in (one, zero)
+        )
+    return at_one - at_zero
+
+
+def _positions(tensor: Tensor, at: Tensor) -> Tensor:
+    """[N, ..., d] → [len(at), T, d], float32 or wider."""
+    chosen = tensor if len(at) == len(tensor) else tensor[at]
+    return chosen.flatten(1, -2).to(wide(tensor.dtype))

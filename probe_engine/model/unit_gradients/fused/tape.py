@@ -1,0 +1,270 @@
+"""One forward pass with what the reverse pass needs: layers' inputs, and where δ will arrive."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from probe_engine.estimators.token_statistics import TokenStatistics
+from probe_engine.model.module_calls import tensors
+from probe_engine.model.teacher_forcing import (
+    Layout,
+    TokenSequence,
+    device_of,
+    response_log_probs,
+    response_logits,
+    response_statistics,
+    sequence_log_probs,
+)
+from probe_engine.model.unit_gradients.fused.graph import Node, leaf_edges
+from probe_engine.model.unit_gradients.fused.rules import LOOKUP, LayerCall, Rule, rule_for
+from probe_engine.registry import ParameterRegistry, unwrapped
+
+
+@dataclass(eq=False)
+class RuledCall:
+    """A call whose parameters' gradients a rule gives once δ has arrived.
+
+    It holds no node of the graph: the graph holds it, through the hook that brings δ.
+    """
+
+    rule: Rule
+    layer: LayerCall | None
+    names: dict[int, str]
+    """Of the parameters within the layer, by `id`."""
+    severed: bool
+    """An embedding whose output was replaced by a leaf: the graph holds no edge to its weight."""
+    delta: Tensor | None = None
+    arrived: Callable[[RuledCall], None] | None = None
+
+    def take(self, delta: Tensor) -> None:
+        """δ = ∂ΣS/∂output; the hook of the output, which nobody may be waiting for."""
+        if self.arrived is not None:
+            self.delta = delta.detach()
+            self.arrived(self)
+
+    def release(self, parameter: int) -> None:
+        """This parameter, by `id`, is done; after the last one the tensors go."""
+        self.names.pop(parameter)
+        if not self.names:
+            self.layer = self.delta = self.arrived = None
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A tensor with one row a sequence, through which all of some parameters' gradient comes."""
+
+    edge: GradientEdge
+    axes: int
+
+
+@dataclass
+class _Seen:
+    """The outputs of a module's calls, and the nodes of what it was given."""
+
+    outputs: list[list[tuple[GradientEdge, torch.Size]]] = field(default_factory=list)
+    inputs: set[Node] = field(default_factory=set)
+
+    def keep(self, visited: set[Node]) -> None:
+        """Outputs that S does not depend on, or did before something was written into them, are none."""
+        self.outputs = [[o for o in call if o[0].node in visited] for call in self.outputs]
+
+
+class Tape:
+    """A forward pass of N sequences, recorded.
+
+    The output of the input embeddings becomes a leaf that requires a gradient, so that the reverse pass ends
+    there and computes no weight gradient.
+
+    Args:
+        registry: the parameters that are to be differentiated.
+        without_rule: parameters, by index, that are known to have a use without a rule.
+        statistics: whether token statistics are wanted.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        registry: ParameterRegistry,
+        sequences: Sequence[TokenSequence],
+        temperature: float,
+        *,
+        without_rule: Collection[int],
+        statistics: bool,
+    ) -> None:
+        self._registry = registry
+        self._without_rule = {registry.ids[index] for index in without_rule}
+        self._calls: list[tuple[Node, RuledCall]] = []
+        self._seen: dict[str, _Seen] = defaultdict(_Seen)
+        self._owners: dict[int, list[list[str]]] = defaultdict(list)
+        self._starts: list[GradientEdge] = []
+        self._layout = Layout.of(sequences, device=device_of(model))
+        with self._watched(unwrapped(model)):
+            logits = response_logits(model, self._layout)
+        self.S = sequence_log_probs(response_log_probs(logits, self._layout, temperature))
+        """[N], with its graph"""
+        self.tokens: tuple[TokenStatistics, ...] = ()
+        """of each response, where asked for"""
+        if statistics:
+            self.tokens = response_statistics(logits, self._layout, temperature)
+        self._edges, visited = leaf_edges([] if self.S.grad_fn is None else [self.S.grad_fn])
+        for seen in self._seen.values():
+            seen.keep(visited)
+        self.ruled, self.unruled = self._sorted(visited)
+        """Of the parameters that S depends on, by index: those with a rule for every use; the others"""
+
+    @property
+    def cut_off(self) -> set[int]:
+        """Parameters without a rule for some use of theirs that the graph does not even hold whole."""
+        severed = {key for _, call in self._calls if call.severed for key in call.names}
+        return {index for index in self.unruled if self._registry.ids[index] in severed}
+
+    def anchors(self, parameters: Collection[int]) -> dict[Anchor, list[int]]:
+        """Where autograd differentiates these parameters from, as far as S depends on them.
+
+        The innermost module around all uses of a parameter whose output is one tensor of a row a sequence;
+        S itself where there is none.
+        """
+        found: dict[Anchor, list[int]] = defaultdict(list)
+        for index in sorted(parameters):
+            key = self._registry.ids[index]
+            if self._edges[key]:
+                found[self._anchor(key)].append(index)
+        return found
+
+    @property
+    def last_anchor(self) -> Anchor:
+        """S."""
+        return Anchor(get_gradient_edge(self.S), 1)
+
+    def reverse(self, anchors: Collection[Anchor], *, retain: bool) -> Mapping[Anchor, Tensor]:
+        """The one reverse pass: cotangent 1 on every S[n]. Ruled calls take their δ, and anchors' come back.
+
+        Args:
+            anchors: whose δ is wanted.
+            retain: whether the graph is needed once more.
+        """
+        order = list(anchors)
+        starts = [a.edge for a in order] + self._starts
+        if not starts or not self.S.requires_grad:
+            return {}
+        gradients = torch.autograd.grad(
+            self.S, starts, torch.ones_like(self.S), retain_graph=retain, allow_unused=True
+        )
+        return {a: g for a, g in zip(order, gradients, strict=False) if g is not None}
+
+    def _sorted(self, visited: set[Node]) -> tuple[dict[int, list[RuledCall]], set[int]]:
+        uses: dict[int, list[RuledCall]] = defaultdict(list)
+        for node, call in self._calls:
+            if node in visited:
+                for key in call.names:
+                    uses[key].append(call)
+        ruled, unruled = {}, set()
+        for index, key in enumerate(self._registry.ids):
+            # An edge that no ruled call accounts for is a use that no rule knows.
+            if self._edges[key] != sum(not call.severed for call in uses[key]):
+                unruled.add(index)
+            elif uses[key]:
+                ruled[index] = uses[key]
+        return ruled, unruled
+
+    def _anchor(self, key: int) -> Anchor:
+        owners = self._owners[key]
+        shared = 0
+        while all(len(path) > shared and path[shared] == owners[0][shared] for path in owners):
+            shared += 1
+        for depth in range(shared, -1, -1):
+            seen = self._seen[".".join(owners[0][:depth])]
+            if len(seen.outputs) == 1 and len(seen.outputs[0]) == 1:
+                edge, shape = seen.outputs[0][0]
+                inside, _ = leaf_edges([edge.node], seen.inputs)
+                if self._row_a_sequence(shape) and inside[key] == self._edges[key]:
+                    return Anchor(edge, len(shape))
+        return self.last_anchor
+
+    def _row_a_sequence(self, shape: torch.Size) -> bool:
+        """[N, ..., T or K, ..., d]; `packing` sees to it that N is not T."""
+        N, T = self._layout.input_ids.shape
+        return len(shape) >= 3 and shape[0] == N and bool({T, self._layout.targets.shape[1]} & {*shape[1:-1]})
+
+    @contextmanager
+    def _watched(self, model: nn.Module) -> Iterator[None]:
+        """Forward hooks inside, none left behind."""
+        registered = set(self._registry.ids)
+        own = {
+            name: {id(p): n for n, p in module.named_parameters(recurse=False) if id(p) in registered}
+            for name, module in model.named_modules(remove_duplicate=False)
+        }
+        around = {""}
+        for path, keys in ((name.split("."), keys) for name, keys in own.items()):
+            for key in keys:
+                self._owners[key].append(path)
+            if keys:
+                around.update(".".join(path[: n + 1]) for n in range(len(path)))
+        handles = []
+        try:
+            embeddings = getattr(model, "get_input_embeddings", lambda: None)()
+            if isinstance(embeddings, nn.Module):
+                handles.append(embeddings.register_forward_hook(self._begin))
+            for name, module in model.named_modules():
+                rule = rule_for(module) if own[name] else None
+                if rule is not None:
+                    ruled = {k: n for k, n in own[name].items() if k not in self._without_rule}
+                    record = partial(self._record, rule, ruled)
+                    handles.append(module.register_forward_hook(record, with_kwargs=True))
+                if name in around:
+                    note = partial(self._note, name)
+                    handles.append(module.register_forward_hook(note, with_kwargs=True))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _begin(self, _module: nn.Module, _args: object, output: Any) -> Tensor | None:
+        """What comes out of the input embeddings is where the reverse pass ends, whoever trains them."""
+        if not isinstance(output, Tensor) or not torch.is_grad_enabled():
+            return None
+        if output.requires_grad:
+            self._starts.append(get_gradient_edge(output))
+            return None
+        return self._leaf(output).clone()
+
+    def _leaf(self, output: Tensor) -> Tensor:
+        """To be handed on as a clone: a model may write into what it takes for an activation."""
+        leaf = output.detach().requires_grad_()
+        self._starts.append(get_gradient_edge(leaf))
+        return leaf
+
+    def _record(
+        self, rule: Rule, names: dict[int, str], module: nn.Module, args: Any, kwargs: Any, output: Any
+    ) -> Tensor | None:
+        if not names or not isinstance(output, Tensor) or not output.requires_grad:
+            return None
+        if not self._row_a_sequence(output.shape):
+            return None
+        layer = LayerCall.of(module, args, kwargs)
+        if not rule.holds(layer, output.detach()):
+            return None
+        severed = rule is LOOKUP
+        call = RuledCall(rule, layer, dict(names), severed)
+        kept = self._leaf(output) if severed else output
+        self._calls.append((get_gradient_edge(kept).node, call))
+        kept.register_hook(call.take)  # type: ignore[no-untyped-call]
+        if severed:
+            return kept.clone()
+        if not any(t.requires_grad for t in tensors((args, kwargs))):
+            self._starts.append(get_gradient_edge(output))
+        return None
+
+    def _note(self, name: str, _module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        seen = self._seen[name]
+        seen.outputs.append([(get_gradient_edge(t), t.shape) for t in tensors(output) if t.requires_grad])
+        seen.inputs.update(t.grad_fn for t in tensors((args, kwargs)) if t.grad_fn is not None)

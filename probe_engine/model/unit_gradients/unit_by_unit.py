@@ -1,0 +1,50 @@
+"""Both passes over many units, for methods that know one unit at a time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor
+
+from probe_engine.model.unit_gradients.interface import Measurement, Receive, Scored
+from probe_engine.model.unit_gradients.objective import UnitObjective
+from probe_engine.model.unit_gradients.received import handed_over
+from probe_engine.registry import ParameterVector
+
+
+class UnitByUnit(ABC):
+    """Nothing is shared between units."""
+
+    fallback_parameters = 0
+
+    @abstractmethod
+    def measure(self, objective: UnitObjective) -> Measurement:
+        """S, X_u and Y_u of one unit."""
+
+    @abstractmethod
+    def contract(
+        self,
+        objective: UnitObjective,
+        S: Tensor,
+        x_directions: Sequence[ParameterVector],
+        y_directions: Sequence[ParameterVector],
+    ) -> tuple[list[float], list[float]]:
+        """X_u·v for each v of `x_directions`, Y_u·v for each of `y_directions`."""
+
+    def measurements(self, units: Sequence[UnitObjective], receive: Receive) -> Iterator[Scored]:
+        """First pass."""
+        for number, objective in enumerate(units):
+            measured = self.measure(objective)
+            handed_over(number, measured.x, measured.y, receive)
+            yield Scored(objective, measured.S, measured.tokens)
+
+    def contractions(
+        self,
+        scored: Sequence[Scored],
+        x_directions: Sequence[ParameterVector],
+        y_directions: Sequence[ParameterVector],
+    ) -> Iterator[tuple[list[float], list[float]]]:
+        """Second pass."""
+        for s in scored:
+            yield self.contract(s.objective, s.S, x_directions, y_directions)

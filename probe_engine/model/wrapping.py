@@ -1,0 +1,47 @@
+"""What wrappers do to parameters: hide them from whoever walks the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """Parameters that hold no values here."""
+
+    by: str
+    """Who hides them, in words."""
+    names: tuple[str, ...]
+
+
+def hidden_parameters(model: nn.Module) -> Hidden | None:
+    """Looks at classes and attributes alone; None where every parameter holds its values, or a shard of them.
+
+    FSDP1 flattens a module's parameters into one; DeepSpeed's ZeRO-3 leaves empty tensors with `ds_id` and
+    keeps the values in `ds_tensor`; offloading leaves tensors on the `meta` device.
+    """
+    named = list(model.named_parameters())
+    looks: Sequence[tuple[str, list[str]]] = (
+        ("DeepSpeed ZeRO-3 (ds_id)", [n for n, p in named if hasattr(p, "ds_id") and _is_empty(p)]),
+        (
+            "the meta device (offloading, or weights that were never loaded)",
+            [n for n, p in named if p.is_meta],
+        ),
+        ("FSDP1 (FullyShardedDataParallel)", [n for n, _ in named if _in_fsdp1(model)]),
+    )
+    return next((Hidden(by, tuple(names)) for by, names in looks if names), None)
+
+
+def _is_empty(parameter: nn.Parameter) -> bool:
+    return parameter.numel() == 0 or parameter.numel() != getattr(parameter, "ds_numel", parameter.numel())
+
+
+def _in_fsdp1(model: nn.Module) -> bool:
+    return any(
+        base.__name__ == "FullyShardedDataParallel"
+        for module in model.modules()
+        for base in type(module).__mro__
+    )

@@ -1,0 +1,122 @@
+"""The derivative test: does a tiny step change entropy as autograd's gradient says? method.md (19b)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from probe_engine.estimators.derivative import (
+    RMS_LOG_WEIGHT,
+    central_difference,
+    extrapolated,
+    factor,
+    settled,
+)
+from probe_engine.model.preconditioner import Preconditioner
+from probe_engine.model.preserving import in_float32
+from probe_engine.model.unit_gradients import UnitGradients, UnitObjective
+from probe_engine.model.unit_gradients.loop import VectorSum
+from probe_engine.model.virtual_step import virtual_step
+from probe_engine.registry import ParameterVector
+from probe_engine.report import DerivativeTest
+from probe_engine.stages.samples import samples
+from probe_engine.types import Policy
+
+UNITS, RESPONSES = 4, 4
+"""So few that the test costs about as much on any batch: what it compares has no sampling noise."""
+PILOTS = 2
+"""Scorings that find the ε of RMS_LOG_WEIGHT. A fixed number: ranks of a sharded model must score in step."""
+
+
+def derivative_test(
+    policy: Policy, units: Sequence[UnitObjective], method: UnitGradients, p: Preconditioner
+) -> DerivativeTest | None:
+    """Central differences along X̄ and along P Ȳ, in float32 or wider whatever the weights' dtype.
+
+    X̄ and Ȳ are means over the few units that are tried. The weights are bit-identical afterwards.
+
+    Args:
+        units: of the batch; a few of them, the shortest with policy gradient first, are tried.
+
+    Returns:
+        None where X̄ is 0 or not finite: there is no direction to try.
+    """
+    tried = sorted(map(_narrowed, units), key=lambda u: (not bool(u.advantages.any()), u.tokens))[:UNITS]
+    with in_float32(policy.model):
+        x, y, S = VectorSum(policy.registry), VectorSum(policy.registry), []
+        for unit in tried:
+            measured = method.measure(unit)
+            x.add(measured.x, 1 / len(tried))
+            y.add(measured.y, 1 / len(tried))
+            S.append(measured.S)
+        along_x, along_step = x.total, p(y.total)
+        norm = along_x.norm()
+        if not 0 < norm < math.inf:
+            return None
+        # By unit [2, B]: what autograd's gradient says of both directions.
+        slopes = torch.tensor(
+            [method.contract(u, s, [along_x, along_step], [])[0] for u, s in zip(tried, S, strict=True)],
+            dtype=torch.float64,
+        ).T
+
+        def ratio(v: ParameterVector, slope: Tensor) -> tuple[float | None, float | None]:
+            """Measured over predicted along v, and its SE; None where no ratio settles."""
+
+            def scored(scale: float) -> list[Tensor]:
+                with virtual_step(policy.registry, v.scaled(scale)):
+                    return [method.score(u)[0] for u in tried]
+
+            epsilon = _epsilon(scored, tried, S, slope)
+            whole, half = (
+                factor(
+                    central_difference(*(samples(tried, S, scored(sign * e)) for sign in (1, -1))), e * slope
+                )
+                for e in (epsilon, epsilon / 2)
+            )
+            if not settled(whole.value, half.value):
+                return None, None
+            return extrapolated(whole.value, half.value), whole.se
+
+        ratio_x, _ = ratio(along_x, slopes[0])
+        moves = 0 < along_step.norm() < math.inf
+        ratio_step, se = ratio(along_step, slopes[1]) if moves else (None, None)
+    return DerivativeTest(along_x=ratio_x, along_step=ratio_step, along_step_se=se, units=len(tried))
+
+
+def _epsilon(
+    scored: Callable[[float], list[Tensor]],
+    tried: Sequence[UnitObjective],
+    S: Sequence[Tensor],
+    slope: Tensor,
+) -> float:
+    """The ε at which the log-weights' root mean square is about RMS_LOG_WEIGHT."""
+    before = torch.cat(list(S))
+    # |X_n·v| ≤ rms(c)·rms(∇S·v): this guess is too long a step rather than too short.
+    c = torch.cat([u.coefficients(s) for u, s in zip(tried, S, strict=True)])
+    steepest = float(slope.abs().max())
+    epsilon = RMS_LOG_WEIGHT * float(c.square().mean().sqrt()) / steepest if steepest > 0 else 1.0
+    for _ in range(PILOTS):
+        rms = float((torch.cat(scored(epsilon)) - before).square().mean().sqrt())
+        if not math.isfinite(rms):
+            epsilon /= 1000
+        elif rms > 0:
+            epsilon *= RMS_LOG_WEIGHT / rms
+    return epsilon
+
+
+def _narrowed(objective: UnitObjective) -> UnitObjective:
+    """The unit's first group with few responses: a whole objective, for a smaller group."""
+    group = objective.unit.groups[0]
+    responses = group.responses[:RESPONSES]
+    kept = slice(0, len(responses))
+    return UnitObjective(
+        replace(objective.unit, groups=(replace(group, responses=responses),)),
+        objective.sequences[kept],
+        objective.lam[kept],
+        objective.kappa[kept],
+        objective.advantages[kept],
+    )

@@ -1,0 +1,63 @@
+"""Do the numbers depend on how they are computed? Part of `flow`, on one unit and a few short sequences."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from probe_engine.checks import numerics as checks
+from probe_engine.checks import surroundings as beside
+from probe_engine.events import FindingEvent
+from probe_engine.model.precision import coarsest
+from probe_engine.model.preconditioner import Preconditioner
+from probe_engine.model.surroundings import Rows, otherwise_padded, surroundings
+from probe_engine.model.underflow import underflow
+from probe_engine.model.unit_gradients import UnitGradients, UnitObjective
+from probe_engine.model.unit_gradients.agreement import agreement
+from probe_engine.stages import Stage
+from probe_engine.types import Policy
+
+
+def numerics(
+    policy: Policy,
+    units: Sequence[UnitObjective],
+    method: UnitGradients,
+    plain: UnitGradients,
+    p: Preconditioner,
+    *,
+    seed: int,
+    steady: bool,
+) -> Stage[UnitGradients]:
+    """Checks neighbours, padding, the method and small gradients.
+
+    Args:
+        plain: plain autograd, which `method` is compared with.
+        seed: draws the unit that both are tried on.
+        steady: whether the forward gives the same twice.
+
+    Returns:
+        The method to go on with: `plain` where `method` disagrees with it.
+    """
+    model, dtype = policy.model, coarsest(policy.model, units[0].sequences[0])
+    rows = Rows.of(units) if steady else None
+    seen = None if rows is None else surroundings(model, rows)
+    yield FindingEvent(finding=beside.batching(dtype, seen, steady=steady))
+    shifted = rows is not None and seen is not None and beside.shifts(dtype, seen.left, seen.alone)
+    other = otherwise_padded(model, rows) if shifted and rows is not None else None
+    yield FindingEvent(finding=beside.padding(dtype, seen, other, steady=steady))
+
+    unit = _sampled(units, seed)
+    tried = None if method.name == plain.name else agreement(method, plain, policy.registry, unit, p)
+    compared = checks.fast_method(method.name, dtype, tried)
+    yield FindingEvent(finding=compared)
+    trusted = plain if compared.status == "warn" else method
+
+    narrow = dtype.itemsize <= 2
+    yield FindingEvent(finding=checks.small_gradients(dtype, underflow(trusted, unit, p) if narrow else None))
+    return trusted
+
+
+def _sampled(units: Sequence[UnitObjective], seed: int) -> UnitObjective:
+    """One of those whose advantages differ, where there are any: the others have Y = 0."""
+    informative = [unit for unit in units if bool(unit.advantages.any())]
+    return random.Random(seed).choice(informative or list(units))

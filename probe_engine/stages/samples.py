@@ -1,0 +1,32 @@
+"""Re-scored responses as the importance estimators take them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from probe_engine.estimators.importance import Samples
+from probe_engine.model.unit_gradients import UnitObjective
+
+
+def samples(units: Sequence[UnitObjective], before: Sequence[Tensor], after: Sequence[Tensor]) -> Samples:
+    """The units' responses, flat, with S and S⁺ (each [N_u]) and their shares in the mean over units."""
+    weight, unit_index, group_index = [], [], []
+    groups = 0
+    for index, unit in enumerate(units):
+        for part in unit.group_slices():
+            size = part.stop - part.start
+            weight += [1 / (len(units) * len(unit.unit.groups) * size)] * size
+            unit_index += [index] * size
+            group_index += [groups] * size
+            groups += 1
+    return Samples(
+        S=torch.cat(list(before)),
+        S_plus=torch.cat(list(after)),
+        lam=torch.cat([u.lam for u in units]),
+        weight=torch.tensor(weight, dtype=torch.float64),
+        unit=torch.tensor(unit_index),
+        group=torch.tensor(group_index),
+    )

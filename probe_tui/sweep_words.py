@@ -1,0 +1,31 @@
+"""The step sweep and self-influence in words, the same on every face."""
+
+from __future__ import annotations
+
+from probe_engine.report import SelfInfluence, Sweep
+from probe_tui.renderables.numbers import number, share
+
+FRACTIONS = {0.25: "¼", 0.5: "½"}
+
+
+def scale_words(scale: float) -> str:
+    """¼ × step."""
+    return f"{FRACTIONS.get(scale, number(scale))} × step"
+
+
+def range_words(swept: Sweep) -> str:
+    """How far first order holds, in words."""
+    reach = swept.linear_range
+    if reach is None:
+        return "the weights are too uneven to say how far first order holds"
+    if swept.scales and reach >= max(swept.scales):
+        return f"first order holds up to {number(reach)} of this step, the longest tried"
+    if reach in swept.scales:
+        return f"first order holds up to {number(reach)} of this step; beyond, weights are too uneven"
+    return f"the linear range ends at {number(reach, 2)} of this step"
+
+
+def self_influence_words(own: SelfInfluence, unit: str) -> str:
+    """What the same-batch change has from each unit's own gradient."""
+    said = f"self-influence: same-batch less held-out ΔĤ is {number(own.value)} {unit}"
+    return f"{said}; the diagonal is {share(own.diagonal_share)} of η·X̄·PȲ"

@@ -1,0 +1,143 @@
+"""A method that does not give what plain autograd gives is noticed, whatever it gets wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from torch import Tensor, nn
+
+from probe_engine.checks.numerics import fast_method
+from probe_engine.model.preconditioner import preconditioner
+from probe_engine.model.unit_gradients import (
+    Measurement,
+    UnitGradients,
+    UnitObjective,
+    objectives,
+    unit_gradients,
+)
+from probe_engine.model.unit_gradients.agreement import Agreement, agreement
+from probe_engine.registry import ParameterVector
+from probe_engine.types import Policy
+
+F32 = torch.float32
+
+
+class Unrecorded(torch.autograd.Function):
+    """x² whose backward is right and leaves no graph."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        with torch.no_grad():
+            return gradients[0] * 2 * x
+
+
+class Refused(Unrecorded):
+    """The same, from a kernel that says so."""
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            raise RuntimeError("derivative for square_backward is not implemented")
+        return Unrecorded.backward(ctx, *gradients)
+
+
+class Wrong:
+    """Plain autograd with one kind of number spoiled."""
+
+    def __init__(self, plain: UnitGradients, what: str) -> None:
+        self.plain, self.what = plain, what
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.plain, name)
+
+    def measure(self, objective: UnitObjective) -> Measurement:
+        measured = self.plain.measure(objective)
+        if self.what == "S":
+            return dataclasses.replace(measured, S=measured.S * 1.01)
+        if self.what == "X":
+            none = ParameterVector(measured.x.ids, (None, *measured.x.tensors[1:]))
+            return dataclasses.replace(measured, x=none)
+        if self.what == "Y":
+            return dataclasses.replace(measured, y=measured.y.scaled(float("nan")))
+        return measured
+
+    def contract(
+        self,
+        objective: UnitObjective,
+        S: Tensor,
+        x_directions: Sequence[ParameterVector],
+        y_directions: Sequence[ParameterVector],
+    ) -> tuple[list[float], list[float]]:
+        x, y = self.plain.contract(objective, S, x_directions, y_directions)
+        return (
+            [0.0] * len(x) if self.what == "X·v" else x,
+            [v * 1.01 for v in y] if self.what == "Y·v" else y,
+        )
+
+
+def compared(model: nn.Module, name: str = "alpha", wrong: str = "") -> Agreement:
+    policy: Policy = tiny.policy(model)
+    method, plain = (
+        unit_gradients(which, policy.model, policy.registry, micro_batch=3, temperature=1.0)
+        for which in (name, "loop")
+    )
+    (unit,) = objectives(tiny.batch(sizes=(4,)))
+    p = preconditioner(policy.registry, policy.optimizer)
+    tried: Any = Wrong(plain, wrong) if wrong else method
+    return agreement(tried, plain, policy.registry, unit, p)
+
+
+def activated(function: Any) -> nn.Module:
+    model: Any = tiny.model()
+    model.model.layers[1].mlp.act_fn.forward = function.apply
+    return model
+
+
+@pytest.mark.parametrize("name", ["alpha", "alpha-vjp"])
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_healthy_methods_agree(name: str, kind: str) -> None:
+    seen = compared(tiny.with_lora(tiny.model(kind)), name)
+    assert seen.worst[1] < 1e-5
+    assert fast_method(name, F32, seen).status == "ok"
+
+
+@pytest.mark.parametrize("what", ["S", "X", "Y", "X·v", "Y·v"])
+def test_each_kind_of_number_is_looked_at(what: str) -> None:
+    seen = compared(tiny.model(), wrong=what)
+    assert not seen.errors[what] < 5e-3
+    found = fast_method("wrong", F32, seen)
+    assert found.status == "warn"
+    assert f"{seen.worst[0]} is off by" in found.message
+
+
+def test_a_second_derivative_that_is_silently_wrong_shows_in_the_contractions() -> None:
+    seen = compared(activated(Unrecorded))
+    assert seen.errors["X"] < 1e-5
+    assert min(seen.errors["X·v"], seen.errors["Y·v"]) > 1e-2
+
+
+def test_a_second_derivative_that_is_refused_is_quoted() -> None:
+    seen = compared(activated(Refused))
+    found = fast_method("alpha", F32, seen)
+    assert found.status == "warn"
+    assert "square_backward is not implemented" in found.message
+
+
+def test_plain_autograd_itself_and_gradients_of_nothing_are_skipped() -> None:
+    assert fast_method("loop", F32, None).status == "skip"
+    model = tiny.model()
+    next(p for n, p in model.named_parameters() if "layers.0" in n).data[0] = torch.nan
+    seen = compared(model)
+    assert seen.errors == {}
+    assert "GRAD011" in fast_method("alpha", F32, seen).message

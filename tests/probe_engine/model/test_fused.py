@@ -1,0 +1,387 @@
+"""`fused` gives what `loop` gives, from one forward and one reverse pass, whatever the model is made of."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+from types import SimpleNamespace
+
+import pytest
+import tiny
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from probe_engine.model import teacher_forcing
+from probe_engine.model.teacher_forcing import response_logits
+from probe_engine.model.unit_gradients import Fused, Loop, objectives
+from probe_engine.model.unit_gradients.fused import packing, reverse
+from probe_engine.model.unit_gradients.fused.packing import PASS_TOKENS, rectangles
+from probe_engine.model.unit_gradients.received import UnitVectors
+from probe_engine.registry import ParameterRegistry, ParameterVector
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The following .*_pattern keys"
+)  # peft on tensors of experts
+
+FAMILIES = ("llama", "gpt2", "qwen2", "gemma", "phi", "mixtral", "opt", "gpt_neox")
+ADAPTATIONS = {
+    "full": None,
+    "lora": {},
+    "dora": {"use_dora": True},
+    "modules_to_save": {"modules_to_save": ["lm_head", "embed_tokens", "wte", "embed_in"]},
+}
+UNITS = objectives(tiny.batch(sizes=(3, 2, 4), weighting="per_token"))
+
+
+def build(
+    family: str, adaptation: str, *, tied: bool = True, dtype: torch.dtype = torch.float32
+) -> nn.Module:
+    base = tiny.model(family, tie_word_embeddings=tied)
+    for name, parameter in base.named_parameters():
+        if parameter.dim() == 1:  # biases of 0 and norms of 1 would hide mistakes
+            parameter.data.add_(
+                0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name)))
+            )
+    changes = ADAPTATIONS[adaptation]
+    if changes is not None:
+        base = tiny.with_lora(base, target_modules="all-linear", **changes)
+    return tiny.cast(base, dtype).eval()
+
+
+def trained(model: nn.Module) -> ParameterRegistry:
+    return ParameterRegistry.of(model).trainable
+
+
+def vectors(method, units=UNITS) -> list[tuple[ParameterVector, ParameterVector]]:
+    received = UnitVectors(method.registry)
+    scored = list(method.measurements(units, received))
+    assert [s.objective for s in scored] == list(units)
+    return [received.of(number) for number in range(len(units))]
+
+
+def error(ours, theirs) -> float:
+    """Largest error in norm over the largest unit, of X and of Y; a gradient that no unit has on one side no
+    unit has on the other."""
+    found = []
+    for kind in (0, 1):
+        mine, reference = ([unit[kind] for unit in side] for side in (ours, theirs))
+        assert reached(mine) == reached(reference)
+        largest = max(v.norm() for v in reference)
+        found += [difference(a, b) / largest for a, b in zip(mine, reference, strict=True)]
+    return max(found)
+
+
+def reached(of_units: list[ParameterVector]) -> list[bool]:
+    return [
+        any(t is not None for t in tensors) for tensors in zip(*(v.tensors for v in of_units), strict=True)
+    ]
+
+
+def difference(a: ParameterVector, b: ParameterVector) -> float:
+    """‖a − b‖, None for 0."""
+    pairs = zip(a.tensors, b.tensors, strict=True)
+    present = [
+        (0.0 if s is None else s) - (0.0 if t is None else t)
+        for s, t in pairs
+        if not (s is None and t is None)
+    ]
+    return sum(float(d.double().square().sum()) for d in present) ** 0.5
+
+
+def against_loop(model: nn.Module, *, micro_batch: int = 8, units=UNITS) -> tuple[float, Fused]:
+    fused = Fused(model, trained(model), micro_batch)
+    return error(vectors(fused, units), vectors(Loop(model, trained(model), 100), units)), fused
+
+
+@pytest.fixture(params=["right", "left"])
+def padding_side(request, monkeypatch):
+    layout = teacher_forcing.Layout.of
+
+    def padded(sequences, *, device, padding_side="right"):
+        return layout(sequences, device=device, padding_side=request.param)
+
+    monkeypatch.setattr(teacher_forcing.Layout, "of", padded)
+
+
+# peft has no DoRA for experts that share one tensor.
+BUILDS = [b for b in itertools.product(FAMILIES, ADAPTATIONS) if b != ("mixtral", "dora")]
+
+
+@pytest.mark.parametrize(("family", "adaptation"), BUILDS)
+@pytest.mark.usefixtures("padding_side")
+def test_loop_s_gradients_in_float32(family, adaptation):
+    for tied in (True, False):
+        found, _ = against_loop(build(family, adaptation, tied=tied))
+        assert found < 1e-5
+
+
+# Gemma's norm and Mixtral's router compute in float32 whatever the dtype.
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f not in ("gemma", "mixtral")])
+@pytest.mark.parametrize("adaptation", ["full", "lora"])
+def test_loop_s_gradients_in_float64(family, adaptation):
+    found, _ = against_loop(build(family, adaptation, dtype=torch.float64))
+    assert found < 1e-10
+
+
+@pytest.mark.parametrize(
+    ("family", "adaptation", "left_to_autograd"),
+    [
+        ("llama", "full", "nothing"),
+        ("gpt2", "full", "nothing"),
+        ("gemma", "full", "nothing"),
+        ("llama", "lora", "nothing"),
+        ("gpt_neox", "modules_to_save", "nothing"),
+        ("llama", "dora", "lora_magnitude_vector"),
+        ("mixtral", "full", "experts|gate"),
+        # Its feed-forward layers see [N·T, d]; its positions are shifted.
+        ("opt", "full", r"fc\d|layers.*final_layer_norm|embed_positions"),
+    ],
+)
+def test_parameters_left_to_autograd_are_counted(family, adaptation, left_to_autograd):
+    model = build(family, adaptation)
+    named = [name for name in trained(model).names if re.search(left_to_autograd, name)]
+    _, fused = against_loop(model)
+    assert fused.fallback_parameters == len(named)
+    assert bool(named) == (left_to_autograd != "nothing")
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 3, 5])
+@pytest.mark.parametrize("adaptation", ["lora", "full"])
+def test_windows_parts_and_slabs_move_nothing(adaptation, micro_batch, monkeypatch):
+    monkeypatch.setattr(reverse, "FORMED_NUMBERS", 70)
+    found, _ = against_loop(build("opt", adaptation, dtype=torch.float64), micro_batch=micro_batch)
+    assert found < 1e-10
+
+
+def test_contractions_are_dot_products():
+    model = build("opt", "full", dtype=torch.float64)
+    registry = trained(model)
+    method = Fused(model, registry, 2)
+    generator = torch.Generator().manual_seed(5)
+    directions = [
+        ParameterVector(
+            registry.ids,
+            tuple(torch.randn(p.shape, generator=generator).double() for p in registry.parameters),
+        )
+        for _ in range(3)
+    ]
+    reference = vectors(Loop(model, registry, 8))
+    scored = list(method.measurements(UNITS, lambda *_: None))
+    found = list(method.contractions(scored, directions[:2], directions[2:]))
+    for (x, y), (x_dots, y_dots) in zip(reference, found, strict=True):
+        assert x_dots == pytest.approx([x.dot(v) for v in directions[:2]], rel=1e-9)
+        assert y_dots == pytest.approx([y.dot(v) for v in directions[2:]], rel=1e-9)
+        assert method.contract(UNITS[0], scored[0].S, directions[:2], []) == (pytest.approx(found[0][0]), [])
+
+
+def test_one_forward_and_one_reverse_pass(monkeypatch):
+    model = build("llama", "lora")
+    batch = tiny.batch(sizes=(4, 4, 4))
+    even = [
+        dataclasses.replace(
+            u, sequences=tuple(dataclasses.replace(s, prompt=(3, 4), response=(5,) * 6) for s in u.sequences)
+        )
+        for u in objectives(batch)
+    ]
+    forwards, reverses, plain = [], [], torch.autograd.grad
+    handle = model.register_forward_hook(lambda *_: forwards.append(1))
+    monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: reverses.append(1) or plain(*a, **k))
+    vectors(Fused(model, trained(model), 12), even)
+    handle.remove()
+    assert (len(forwards), len(reverses)) == (1, 1)
+
+
+@pytest.mark.parametrize(("adaptation", "limit"), [("lora", 1.1), ("full", 4 / 3)])
+def test_arithmetic_is_that_of_a_training_step(adaptation, limit):
+    """Forward, reverse pass without the frozen base's weight gradients, and each layer's δ xᵀ of every
+    sequence, which is a step's own weight gradient; X and Y are combinations of those."""
+    wide = {"hidden_size": 128, "intermediate_size": 256, "vocab_size": 256}
+    model = tiny.model("llama", **wide)
+    if adaptation == "lora":
+        model = tiny.with_lora(model, target_modules="all-linear", r=2)
+    units = [
+        dataclasses.replace(
+            u,
+            sequences=tuple(
+                dataclasses.replace(s, prompt=(3,) * 20, response=(5,) * 20) for s in u.sequences
+            ),
+        )
+        for u in objectives(tiny.batch(sizes=(4, 4)))
+    ]
+    method = Fused(model, trained(model), 8)
+    with FlopCounterMode(display=False) as ours:
+        list(method.measurements(units, lambda *_: None))
+    with FlopCounterMode(display=False) as step:
+        layout = teacher_forcing.Layout.of(
+            [s for u in units for s in u.sequences], device=torch.device("cpu")
+        )
+        logits = response_logits(model, layout)
+        teacher_forcing.response_log_probs(logits, layout).sum().backward()
+    assert ours.get_total_flops() <= limit * step.get_total_flops()
+
+
+def test_nothing_is_left_behind():
+    model = build("gpt2", "modules_to_save")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    vectors(Fused(model, trained(model), 2))
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    assert not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in model.modules())
+
+
+def test_parameters_without_a_gradient_stay_without():
+    model = build("llama", "lora")
+    model.set_adapter("default")
+    model.add_adapter("idle", model.peft_config["default"])
+    model.base_model.set_adapter(["default"])
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.requires_grad_(True)
+    (x, y), *_ = vectors(Fused(model, trained(model), 8))
+    idle = ["idle" in name for name in trained(model).names]
+    assert any(idle)
+    assert [t is None for t in x.tensors] == [t is None for t in y.tensors] == idle
+
+
+class Odd(nn.Module):
+    """A bag of words up to each position; what comes between is up to the case."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        d = 6
+        self.embed = nn.Embedding(tiny.VOCABULARY, d, padding_idx=3)
+        self.first, self.second = nn.Linear(d, d), nn.Linear(d, d)
+        self.norm = nn.LayerNorm(d)
+        self.head = nn.Linear(d, tiny.VOCABULARY, bias=False)
+        self.free = nn.Parameter(torch.ones(d))
+        self.unused = nn.Parameter(torch.ones(d))
+
+    def forward(self, input_ids, attention_mask):
+        x = self.embed(input_ids)
+        x = self.middle(x.cumsum(1) / 3)
+        return SimpleNamespace(logits=self.logits(self.norm(x)))
+
+    def middle(self, x):
+        return torch.tanh(self.first(x)) + self.second(x) * self.free
+
+    def logits(self, x):
+        return self.head(x)
+
+    def get_input_embeddings(self):
+        return self.embed
+
+
+class CalledTwice(Odd):
+    def middle(self, x):
+        return torch.tanh(self.second(torch.tanh(self.first(x)) + self.first(x)))
+
+
+class FunctionalHead(Odd):
+    def logits(self, x):
+        return F.linear(x, self.embed.weight)
+
+
+class PositionsFirst(Odd):
+    def middle(self, x):
+        return torch.tanh(self.second(torch.tanh(self.first(x.transpose(0, 1))))).transpose(0, 1)
+
+
+class Shuffled(Odd):
+    def middle(self, x):
+        flat = x.flatten(0, 1)
+        order = torch.arange(len(flat) - 1, -1, -1)
+        return x + torch.tanh(self.first(flat[order]))[order].view_as(x)
+
+
+class FromParameterAlone(Odd):
+    def middle(self, x):
+        return x * torch.tanh(self.second(torch.tanh(self.first(self.free.expand_as(x)))))
+
+
+class WrittenInto(Odd):
+    def middle(self, x):
+        y = self.first(x)
+        y[:, ::2] *= 2
+        return y + self.second(y.clone())
+
+
+class ByKeyword(Odd):
+    def middle(self, x):
+        return torch.tanh(self.first(input=x))
+
+
+class Doubled(nn.Linear):
+    def forward(self, x):
+        return F.linear(2 * x, self.weight, self.bias)
+
+
+class OwnArithmetic(Odd):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = Doubled(6, 6)
+
+
+class SeveralOutputs(Odd):
+    def logits(self, x):
+        return self.head(torch.cat([x[:, :1], x[:, 1:] + self.first(x)[:, 1:]], 1))
+
+
+AUTOGRAD = [FunctionalHead, PositionsFirst, Shuffled, FromParameterAlone, WrittenInto, OwnArithmetic]
+RULES = [Odd, CalledTwice, ByKeyword, SeveralOutputs]
+
+
+@pytest.mark.parametrize("case", AUTOGRAD + RULES)
+@pytest.mark.parametrize("tied", [False, True])
+def test_odd_models_are_right_or_left_to_autograd(case, tied):
+    torch.manual_seed(7)
+    model = case().double()
+    if tied:
+        model.head.weight = model.embed.weight
+    for micro_batch in (1, 2, 8):
+        found, fused = against_loop(model, micro_batch=micro_batch)
+        assert found < 1e-10
+        # `free` is nobody's layer: autograd's in every case.
+        assert (fused.fallback_parameters > 1) == (case in AUTOGRAD)
+
+
+lengths = st.lists(st.integers(2, 40), min_size=1, max_size=7)
+
+
+@given(lengths, st.integers(1, 120))
+def test_rectangles_are_the_cheapest(sizes, budget):
+    found = rectangles(sizes, budget)
+    assert sorted(i for rows in found for i in rows) == list(range(len(sizes)))
+
+    def cost(cut):
+        total = 0
+        for rows in cut:
+            columns = max(sizes[i] for i in rows)
+            if len(rows) > 1 and (len(rows) * columns > budget or len(rows) == columns):
+                return float("inf")
+            total += len(rows) * columns + PASS_TOKENS
+        return total
+
+    order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
+    every = (
+        [
+            order[a:b]
+            for a, b in itertools.pairwise(
+                [0, *(i + 1 for i in range(len(order) - 1) if bits >> i & 1), len(order)]
+            )
+        ]
+        for bits in range(2 ** (len(order) - 1))
+    )
+    assert cost(found) == min(map(cost, every))
+
+
+def test_windows_hold_whole_units_within_the_budget():
+    found = packing.windows(UNITS, 60)
+    assert [n for w in found for n in w.numbers] == list(range(len(UNITS)))
+    for window in found:
+        assert len(window.numbers) == 1 or sum(u.tokens for u in window.units) <= 60
+        assert window.oversize == (sum(u.tokens for u in window.units) > 60)
