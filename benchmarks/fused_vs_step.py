@@ -1,8 +1,9 @@
 """What `--method fused` costs beside one training step on the same sequences.
 
-The step is forward and backward of the policy-gradient loss in the same micro-batches, without the optimizer's
-update. `measure` is X, Y, s, r and t of all units; `whole` is the probe from the gradient-flow check to the verdict.
-Times are medians of rounds in alternation, memory is the peak above the loaded model, each in its own process.
+The step is forward and backward of the policy-gradient loss in the same micro-batches, without the
+optimizer's update. `measure` is X, Y, s, r and t of all units; `whole` is the probe from the gradient-flow
+check to the verdict. Times are medians of rounds in alternation; memory is the peak above the loaded model,
+of a process of its own.
 
 python benchmarks/fused_vs_step.py [--model smollm2|tiny] [--full] [--sequences 16] [--tokens 96] [--json]
 """

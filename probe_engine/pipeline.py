@@ -73,11 +73,16 @@ def probe_run(
                 policy.optimizer.lr,
                 spec.memory_budget_bytes,
                 spec.policy_temperature,
+                spec.steps,
             ),
         )
         eta = learning_rate(policy)
         estimates = yield from _timed("estimate", estimate(eta, measured))
-        realized = yield from _timed("realize", realize(policy, checked.method, eta, measured, estimates))
+        constant_lambda = batch.weighting != "per_token"
+        realized = yield from _timed(
+            "realize",
+            realize(policy, checked.method, eta, measured, estimates, spec.steps, constant_lambda),
+        )
         yield from _timed("judge", judge(eta, measured, estimates, realized, checked.panel.derivative))
 
 

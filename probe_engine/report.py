@@ -294,6 +294,40 @@ class SplitEstimate(msgspec.Struct, frozen=True, kw_only=True):
     prompts_needed: int | None
 
 
+class AdamwParts(msgspec.Struct, frozen=True, kw_only=True):
+    """X̄·Δθ by what the optimizer's step is made of, method.md §6: they add up to it."""
+
+    gradient: Number
+    """This batch's policy gradient, as if nothing were clipped."""
+    clipping: Number
+    """What clipping takes from it."""
+    momentum: Number
+    """Gradients of earlier steps."""
+    weight_decay: Number
+
+
+class AdamwEstimate(msgspec.Struct, frozen=True, kw_only=True):
+    """δH₁ of the optimizer's own next step on U, over E: X̄_E·Δθ_U."""
+
+    delta_h1: Number
+    se: Number
+    se_conditional: Number
+    """Given U."""
+    var_e: Number
+    var_u: Number
+    B_E: int
+    B_U: int
+    df: Number
+    """Welch–Satterthwaite degrees of freedom."""
+    ci95: tuple[Number, Number] | None
+    prompts_needed: int | None
+    parts: AdamwParts
+    clip: Number
+    """What clipping multiplies Ȳ of U by, at most 1."""
+    max_grad_norm: Number
+    """The trainer's; null where it is not known, and then nothing is clipped."""
+
+
 class Baselines(msgspec.Struct, frozen=True, kw_only=True):
     covariance: Number
     discriminant: Number
@@ -303,7 +337,8 @@ class Estimates(msgspec.Struct, frozen=True, kw_only=True):
     u_statistic: UStatistic | None = None
     v_statistic: VStatistic | None = None
     split: SplitEstimate | None = None
-    adamw: None = None
+    adamw: AdamwEstimate | None = None
+    """Null where the optimizer's next step is not known (OPT012), or nothing was held out."""
     rao_blackwell: None = None
     baselines: Baselines | None = None
 
@@ -396,7 +431,7 @@ class Histograms(msgspec.Struct, frozen=True, kw_only=True):
     r: Histogram | None = None
     """Of −η·r_n, over all units."""
     log_w: Histogram | None = None
-    """Of log w = S⁺ − S, held-out pairing."""
+    """Of log w = S⁺ − S, the first step and pairing of `realized`."""
 
 
 class VerdictRow(msgspec.Struct, frozen=True, kw_only=True):

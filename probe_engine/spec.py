@@ -19,6 +19,7 @@ from probe_engine.errors import UsageError
 Weighting = Literal["dr_grpo", "sequence", "per_token"]
 LossType = Literal["dr_grpo", "grpo", "dapo", "bnpo"]
 ScaleRewards = Literal["group", "batch", "none"]
+StepKind = Literal["preconditioned", "adamw"]
 Method = Literal["fused", "loop", "alpha", "alpha-vjp"]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 NonNegativeFloat = Annotated[float, msgspec.Meta(ge=0)]
@@ -60,6 +61,10 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     block_size: Annotated[int, _help("prompts in a block, with --units block", ge=1)] = 2
     split: Annotated[float, _help("share of the units that evaluate (E)", gt=0, lt=1)] = 0.5
     method: Annotated[Method, _help("how the dot products are computed")] = "loop"
+    steps: Annotated[
+        tuple[StepKind, ...],
+        _help("steps that are taken and measured, with commas between: preconditioned, adamw", min_length=1),
+    ] = ("preconditioned", "adamw")
     lr: Annotated[NonNegativeFloat | None, _help("learning rate; default: the optimizer's")] = None
     max_prompts: Annotated[Positive | None, _help("use the first N prompts only")] = None
     micro_batch: Annotated[int, _help("sequences in one forward pass", ge=1)] = 8
@@ -97,6 +102,10 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         unit = (match[2] or "B").lower()
         base = 1024 if "i" in unit else 1000
         return int(float(match[1]) * base ** "bkmgt".index(unit[0]))
+
+
+LISTS = frozenset(field.name for field in msgspec.structs.fields(RunSpec) if isinstance(field.default, tuple))
+"""Options of several values, which a command line writes with commas between."""
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -178,7 +187,7 @@ def _plain(value: Any) -> Any:
 
 
 def _where(error: str, origins: Mapping[str, str]) -> str:
-    match = re.search(r"`\$\.(\w+)`", error)
+    match = re.search(r"`\$\.(\w+)", error)
     name = match[1] if match else ""
     text = re.sub(r" - at `.*`", "", error)
     choices = _choices(name)
@@ -192,7 +201,7 @@ def _environment_layer(environ: Mapping[str, str]) -> dict[str, Any]:
     for name in RunSpec.__struct_fields__:
         text = environ.get(f"PROBE_{name.upper()}")
         if text is not None:
-            layer[name] = tuple(text.split(",")) if name in ("select", "ignore") else text
+            layer[name] = tuple(text.split(",")) if name in LISTS else text
     return layer
 
 

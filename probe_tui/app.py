@@ -30,7 +30,7 @@ from probe_tui.palettes import THEMES, palette_of
 from probe_tui.renderables.palette import Palette
 from probe_tui.screens.explain import ExplainScreen
 from probe_tui.screens.help import HelpScreen
-from probe_tui.screens.leave import Choice, LeaveScreen
+from probe_tui.screens.leave import Choice, LeaveScreen, ways
 from probe_tui.screens.options import OptionsScreen
 from probe_tui.session import ReplaySession, Session, Status
 from probe_tui.state import ScreenState, fold
@@ -382,18 +382,11 @@ class ProbeApp(App[int]):
     def action_leave(self) -> None:
         """Leaves; asks first where an engine still works that can be stopped from here."""
         if self.state.ended is None and (self.session.owns_engine or "stop" in self.session.commands):
-            self.push_screen(LeaveScreen(self._ways_to_leave()), self._leave)
+            waits = self.state.paused is not None
+            choices = ways(str(self.session.run), own=self.session.owns_engine, waits=waits)
+            self.push_screen(LeaveScreen(choices), self._leave)
         else:
             self.run_worker(self._leave("stop" if self.session.owns_engine else "leave"))
-
-    def _ways_to_leave(self) -> dict[Choice, str]:
-        attach = f"come back with\nprobe-tui --attach {shlex.quote(str(self.session.run))}"
-        if self.session.owns_engine:
-            leave = f"leave it running, to its end and past any breakpoint; {attach}"
-        else:
-            waits = "waiting, and p goes on" if self.state.paused is not None else "running"
-            leave = f"leave it as it is: {waits}; {attach}"
-        return {"stop": "stop it and leave; what was found stays", "leave": leave, "stay": "stay here"}
 
     async def action_quit(self) -> None:
         """The palette's quit is this one."""

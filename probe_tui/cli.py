@@ -12,7 +12,7 @@ from typer.core import TyperCommand
 
 from probe_engine import __version__
 from probe_engine.errors import USAGE, ProbeError, UsageError
-from probe_engine.spec import resolve
+from probe_engine.spec import LISTS, resolve
 from probe_tui import output
 from probe_tui.options import with_spec_options
 
@@ -132,7 +132,7 @@ def command(
             if checkpoint is not None:
                 raise UsageError("--demo brings its own checkpoint: leave CHECKPOINT out")
             checkpoint = str(headless.demo_checkpoint())
-        for name in ("select", "ignore"):
+        for name in LISTS:
             flags[name] = tuple(flags[name].split(",")) if flags[name] else None
         flags = {name: value for name, value in flags.items() if value is not False}
         resolved = resolve({"checkpoint": checkpoint, **flags}, os.environ, Path.cwd())

@@ -189,7 +189,11 @@ def numbers(report: Report) -> Iterator[tuple[str, list[Named]]]:
         yield "preconditioner", _preconditioner(report.gradient_flow)
     if (b := estimates.baselines) is not None and b.covariance is not None:
         heading = "baseline: its scale is arbitrary, only sign and rank compare"
-        yield heading, [_covariance(b.covariance, estimates)]
+        known = [_baseline("covariance", b.covariance, "of log-probability and advantage", estimates)]
+        if b.discriminant is not None:
+            meaning = "of π(H + log π) and advantage, centred under the policy"
+            known.append(_baseline("discriminant", b.discriminant, meaning, estimates))
+        yield heading, known
 
 
 def _u_statistic(u: UStatistic, unit: str, name: str) -> list[Named]:
@@ -248,17 +252,17 @@ def _preconditioner(flow: GradientFlow) -> list[Named]:
     ]
 
 
-def _covariance(value: float, estimates: Estimates) -> Named:
+def _baseline(name: str, value: float, meaning: str, estimates: Estimates) -> Named:
     first = next((e.interval.value for e in predictions(estimates) if e.interval.value), None)
     compared = ""
     if first is not None and value:
         compared = f": {'the same sign as' if first * value > 0 else 'another sign than'} δH₁"
     return Named(
-        "covariance",
+        name,
         value,
         "",
-        ".estimates.baselines.covariance",
-        f"of log-probability and advantage{compared}",
+        f".estimates.baselines.{name}",
+        f"{meaning}{compared}",
     )
 
 

@@ -41,6 +41,8 @@ def flow_answer(findings: Sequence[Finding], flow: GradientFlow | None, *, over:
         )
         if at_fault is None:
             return FlowAnswer("ok", f"Gradient flows: {reached}")
+        if min(x, y) < n:
+            return FlowAnswer("fail", f"Gradient does not flow everywhere ({reached}): {_said(at_fault)}")
         return FlowAnswer("fail", f"Gradient flows, {reached}, but {_said(at_fault)}")
     if flow is not None or at_fault is not None:
         cause = at_fault or next(iter(causes), None)

@@ -10,7 +10,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from probe_engine.errors import INTERRUPTED
+from probe_engine.catalogue import ENTRIES
+from probe_engine.errors import ENGINE_DIED, INTERRUPTED, ProbeError
 from probe_engine.events import AnyEvent, StageStarted
 from probe_engine.report import Report, encode
 from probe_engine.spec import Resolved
@@ -115,10 +116,22 @@ def _leaving_at_once() -> Iterator[None]:
     """Ctrl-C ends the process: raised inside an import, libraries turn it into errors of other kinds.
 
     Nothing has been found yet that a partial report could keep.
+
+    Raises:
+        ProbeError: the libraries can't even be imported together (ENV001).
     """
     previous = signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
     try:
         yield
+    except ImportError as error:
+        entry = ENTRIES["ENV001"]
+        raise ProbeError(
+            f"expected torch, transformers and peft to fit each other, importing them failed: {error}",
+            entry.remedy,
+            code=entry.code,
+            commands=entry.commands,
+            exit_code=ENGINE_DIED,
+        ) from error
     finally:
         signal.signal(signal.SIGINT, previous)
 

@@ -24,6 +24,7 @@ from probe_engine.report import (
     Estimates,
     Finding,
     GradientFlow,
+    OnPolicy,
     RealizedRow,
     RolloutsInfo,
     Sweep,
@@ -119,6 +120,8 @@ class Plain:
             self._lines(checkpoint_lines(part.checkpoint))
         if part.rollouts is not None:
             self._lines(rollout_lines(part.rollouts))
+        if part.on_policy is not None:
+            self._lines([on_policy_line(part.on_policy)])
         if part.gradient_flow is not None:
             self._flow = part.gradient_flow
             lines = flow_lines(part.gradient_flow)
@@ -213,6 +216,15 @@ def rollout_lines(info: RolloutsInfo) -> list[str]:
     ]
 
 
+def on_policy_line(seen: OnPolicy) -> str:
+    """Are the samples this policy's? The finding that follows says what to think of it."""
+    return (
+        f"  on-policy  z = {number(seen.z)} over {seen.tokens:,} tokens, temperature "
+        f"{number(seen.temperature)} ± {number(seen.temperature_se)}, excluded mass "
+        f"{number(seen.excluded_mass)} ± {number(seen.excluded_mass_se)}"
+    )
+
+
 def flow_lines(panel: GradientFlow) -> list[str]:
     """The gradient-flow panel."""
     n = panel.registry
@@ -250,6 +262,8 @@ def estimate_lines(estimates: Estimates, unit: str = "nats") -> list[str]:
         lines.append(
             f"    covariance baseline {number(b.covariance)} (its scale is arbitrary: compare the sign)"
         )
+        if b.discriminant is not None:
+            lines.append(f"    discriminant baseline {number(b.discriminant)} (likewise)")
     return lines
 
 

@@ -19,9 +19,9 @@ def range_words(swept: Sweep) -> str:
     if reach is None:
         return "the weights are too uneven to say how far first order holds"
     if swept.scales and reach >= max(swept.scales):
-        return f"first order holds up to {number(reach)} of this step, the longest tried"
+        return f"first order holds up to {number(reach)} × this step, the longest tried"
     if reach in swept.scales:
-        return f"first order holds up to {number(reach)} of this step; beyond, weights are too uneven"
+        return f"first order holds up to {number(reach)} × this step; beyond, weights are too uneven"
     return f"the linear range ends at {number(reach, 2)} of this step"
 
 

@@ -66,7 +66,6 @@ _RWKV = {
     "num_hidden_layers": 2,
     "context_length": 64,
 }
-_GRIFFIN = {"num_hidden_layers": 3, "head_dim": 4, "lru_width": 16, "attention_window_size": 32}
 _DELTA_NET = {
     "head_dim": 8,
     "moe_intermediate_size": 12,
@@ -111,7 +110,6 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "falcon_mamba": _MAMBA,
     "mamba2": _MAMBA | {"num_heads": 4, "head_dim": 8, "n_groups": 1, "chunk_size": 4},
     "rwkv": _RWKV,
-    "recurrent_gemma": _SIZES | _GRIFFIN,
     "qwen3_next": _SIZES | _EXPERTS | _DELTA_NET,
 }
 
@@ -146,14 +144,14 @@ def with_adapter(model: Any, adapter: str) -> Any:
 def _adapter_config(model: Any, adapter: str) -> PeftConfig:
     targets = linear_layers(model)
     head = next(name for name, module in model.named_modules() if module is model.get_output_embeddings())
-    lora = {"r": 2, "lora_alpha": 4, "target_modules": targets, "task_type": "CAUSAL_LM"}
+    # In mixtures of experts peft takes an MLP's linear layers for experts by their names.
+    plain = [name for name in targets if not (".mlp." in name and expert_weights(model))]
+    lora = {"r": 2, "lora_alpha": 4, "target_modules": plain, "task_type": "CAUSAL_LM"}
     match adapter:
         case "LoRA":
             return LoraConfig(**lora, target_parameters=expert_weights(model) or None)
         case "DoRA":
-            # peft takes an MLP's layers for experts by their names, and puts no DoRA on experts.
-            plain = [t for t in targets if not (".mlp." in t and expert_weights(model))]
-            return LoraConfig(**lora | {"target_modules": plain}, use_dora=True)
+            return LoraConfig(**lora, use_dora=True)
         case "modules_to_save":
             return LoraConfig(**lora, modules_to_save=[head.rsplit(".", 1)[-1]])
         case "IA3":
@@ -198,7 +196,7 @@ class Healthy:
 def train(model: Any, folder: Path) -> Healthy:
     """True policy-gradient steps on fresh samples of the policy itself, then what the Trainer saves.
 
-    Writes `folder/checkpoint-N`, and `folder/rollouts/{N+1}.jsonl` sampled from the very weights that it holds.
+    Writes `folder/checkpoint-N`, and `folder/rollouts/{N+1}.jsonl` sampled from the very weights in it.
     """
     arguments = GRPOConfig(
         output_dir=str(folder),

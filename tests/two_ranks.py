@@ -162,6 +162,26 @@ def fsdp2_no_grad() -> Report:
         return doctor(model, optimizer=optimizer, batch=batch())
 
 
+def fsdp2_accumulating() -> Report:
+    """Between two micro-batches: the gradients so far are the caller's."""
+    model = sharded(lora())
+    optimizer = trained(model)
+    optimizer.zero_grad()
+    model.set_requires_gradient_sync(False)
+    model(input_ids=IDS, labels=IDS).loss.backward()
+    report = doctor(model, optimizer=optimizer, batch=batch())
+    model.set_requires_gradient_sync(True)
+    once_more = doctor(model, optimizer=optimizer, batch=batch())
+    assert [f.status for r in (report, once_more) for f in r.findings if f.code == "GRAD014"] == ["fail"] * 2
+    model(input_ids=IDS, labels=IDS).loss.backward()
+    twice = [local(p.grad) for p in model.parameters() if p.grad is not None]
+    optimizer.zero_grad()
+    model(input_ids=IDS, labels=IDS).loss.backward()
+    once = [local(p.grad) for p in model.parameters() if p.grad is not None]
+    assert all(torch.allclose(a, 2 * b, atol=1e-6) for a, b in zip(twice, once, strict=True))
+    return report
+
+
 def fsdp2_probe() -> Report:
     model = sharded(lora())
     return probe(model, optimizer=trained(model), batch=batch())
@@ -187,6 +207,7 @@ CASES: tuple[Callable[[], Report], ...] = (
     fsdp2_frozen,
     fsdp2_old_optimizer,
     fsdp2_no_grad,
+    fsdp2_accumulating,
     fsdp2_probe,
     fsdp1,
 )

@@ -14,7 +14,7 @@ ENTRIES = (
         "else: an old transformers takes no dtype= and loads the weights in another format than was asked "
         "for. What fails afterwards then names another cause.",
         "Install versions that fit each other.",
-        ("pip install --upgrade torch transformers peft", "pip check"),
+        ("pip install -U torch transformers peft", "pip check"),
         origin="One of them was installed or held back by hand, or another package pulled an older one.",
         by_hand="pip check; python -c 'from importlib.metadata import requires; print(requires(\"peft\"))'",
     ),

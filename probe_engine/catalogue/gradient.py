@@ -64,7 +64,7 @@ ENTRIES = (
         "∂L/∂S is exactly 0",
         "Every weight of S in L_X or L_Y is 0, so X or Y is 0 whatever the model.",
         "Take groups with different rewards and different responses.",
-        causes=("ROLL003",),
+        causes=("ROLL015", "ROLL003"),
         origin="All advantages are 0, or all responses of every group have the same (S + 1)λ.",
         by_hand="torch.autograd.grad(L, S) is all zeros.",
     ),
@@ -348,10 +348,11 @@ ENTRIES = (
         "Nothing is broken where the stop-gradient is meant, as in DoRA. Else look for detach(), .data, "
         "rounding or no_grad in what computes with parameters.",
         ("grep -rn 'detach()\\|\\.data\\b' YOUR_MODEL.py",),
-        causes=("GRAD013", "GRAD015", "GRAD016", "GRAD007", "GRAD009"),
+        causes=("GRAD013", "GRAD015", "GRAD016", "GRAD009"),
         origin=(
-            "DoRA detaches its weight norm; straight-through estimators round in the forward and not in "
-            "the backward."
+            "DoRA detaches its weight norm; straight-through estimators round in the forward and not in the "
+            "backward; the padding_idx of a tied embedding leaves its part out of the row's gradient, also "
+            "where that token is a real one."
         ),
         by_hand=(
             "Add ε·p.grad to every parameter, score again, subtract, and compare the change with ε·Σ "

@@ -152,4 +152,18 @@ ENTRIES = (
         ),
         by_hand="Read the training arguments; the message has names and values.",
     ),
+    Entry(
+        "OPT012",
+        "optimizer's own step",
+        "what the optimizer would do next is not known whole",
+        "The `adamw` step is the optimizer's own: the batch's gradient is clipped to the trainer's "
+        "max_grad_norm before Adam sees it. Without that number nothing is clipped here; where the trainer "
+        "does clip, the gradient's share of the step comes out too large, momentum and weight decay as they "
+        "are.",
+        "Probe a checkpoint of the run: training_args.bin beside it holds max_grad_norm.",
+        ("probe-tui CHECKPOINT",),
+        causes=("OPT001", "OPT002", "OPT003", "OPT009"),
+        origin="Live objects and checkpoints without training_args.bin do not say how gradients are clipped.",
+        by_hand="Read max_grad_norm in the training script; transformers' default is 1.",
+    ),
 )

@@ -36,6 +36,7 @@ ENTRIES = (
         "all advantages are 0",
         "Y = 0, the next step is no step, and δH₁ is 0 by construction.",
         "Check the reward function; take prompts that are sometimes solved.",
+        causes=("ROLL015",),
         origin=(
             "No group has a reward that differs within it: the reward function is constant or broken, or "
             "the prompts are all too easy or too hard."
@@ -80,10 +81,10 @@ ENTRIES = (
         "ROLL007",
         "samples",
         "samples are not this policy's",
-        "At temperature 1, with nothing cut off the distribution, the surprises −log π(y_t) of a policy's own "
-        "samples exceed its entropies h_t by 0 on average, with a variance that is known (method.md (20)); "
-        "z counts standard errors. Far from 0 the samples are another distribution's: X is then no unbiased "
-        "estimate of the entropy's gradient, and the measured change carries the same error.",
+        "At temperature 1, with nothing cut off the distribution, the surprises −log π(y_t) of a policy's "
+        "own samples exceed its entropies h_t by 0 on average, with a variance that is known (method.md "
+        "(20)); z counts standard errors. Far from 0 the samples are another distribution's: X is then no "
+        "unbiased estimate of the entropy's gradient, and the measured change carries the same error.",
         "Find what differs between the sampler and this checkpoint: the weights, the chat template, the "
         "tokenizer, the temperature, or what cuts off the distribution. Sampling here settles it.",
         ("probe-tui CHECKPOINT --prompts prompts.jsonl --reward PKG.MOD:FUNC",),
@@ -199,8 +200,8 @@ ENTRIES = (
         "Sample each response anew: do_sample=True, one seed for the batch and not one for each response.",
         ("GRPOConfig(temperature=1.0)",),
         origin=(
-            "Greedy decoding, a temperature near 0, one seed for every response, a cache of completions, or a "
-            "policy without entropy."
+            "Greedy decoding, a temperature near 0, one seed for every response, a cache of completions, or "
+            "a policy without entropy."
         ),
         by_hand="len({tuple(r) for r in responses}) == 1.",
     ),

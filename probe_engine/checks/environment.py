@@ -106,7 +106,6 @@ def memory(
         return finding("ENV004", "skip", "the device does not say how much memory is free")
     needed = forecast(dtype, spec.micro_batch, spec.memory_budget_bytes)
     evidence: dict[str, object] = {
-        "free": free.nbytes,
         "weights": needed.weights,
         "optimizer": needed.optimizer,
         "gradients": needed.vectors,
@@ -124,14 +123,15 @@ def memory(
             commands=commands,
             evidence=evidence,
         )
-    told = f"about {size(needed.total)} needed, {size(free.nbytes)} free on {free.where}"
     if needed.total <= free.nbytes:
-        return finding("ENV004", "ok", told, value=needed.total, threshold=free.nbytes, evidence=evidence)
+        # Not how much is free: the same run would write another report.
+        told = f"about {size(needed.total)} needed, {free.where} has room"
+        return finding("ENV004", "ok", told, value=needed.total, evidence=evidence)
     return finding(
         "ENV004",
         "warn",
-        f"expected room for the run, found too little: {told} ({_parts(needed)}). It will probably end where "
-        "memory runs out",
+        f"expected room for about {size(needed.total)} ({_parts(needed)}), found {size(free.nbytes)} free on "
+        f"{free.where}: the run will probably end where memory runs out",
         value=needed.total,
         threshold=free.nbytes,
         evidence=evidence,

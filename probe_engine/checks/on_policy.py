@@ -44,8 +44,8 @@ def samples(test: OnPolicyTest, policy_temperature: float) -> Finding:
     return finding(
         "ROLL007",
         "warn",
-        f"{expected}; {seen}: the samples are {'likelier' if test.z < 0 else 'less likely'} than the policy's "
-        f"own. {_reason(test, cut_off, policy_temperature)}",
+        f"{expected}; {seen}: the samples are {'likelier' if test.z < 0 else 'less likely'} than the "
+        f"policy's own. {_reason(test, cut_off, policy_temperature)}",
         value=_known(test.z),
         threshold=LARGEST_Z,
         evidence={
@@ -78,7 +78,7 @@ def _reason(test: OnPolicyTest, cut_off: bool, policy_temperature: float) -> str
             f"likely top-p = {q:.2f}, or another cut such as top-k ({fitted} would explain less)"
         )
     if test.z < 0:
-        return f"Likely a temperature below 1: {fitted} fits best"
+        return f"Likely a temperature below 1, or a cut such as top-k or min-p: {fitted} fits best"
     return (
         f"Likely another checkpoint, another chat template or retokenised text; if it is the temperature, "
         f"{fitted} fits best"
@@ -107,16 +107,16 @@ def recorded_log_probs(responses: Sequence[Recorded]) -> Finding:
     mean = float(known.abs().mean()) if len(known) else math.inf
     lost = len(difference) - len(known)
     line = (
-        f"expected recorded log-probabilities that differ from the recomputed by {ROUNDING:g} nats at most, in "
-        f"the mean; {len(difference)} tokens differ by {mean:.2g}"
+        f"expected recorded log-probabilities that differ from the recomputed by {ROUNDING:g} nats at most, "
+        f"in the mean; {len(difference)} tokens differ by {mean:.2g}"
     )
     if mean <= ROUNDING and not lost:
         return finding("ROLL008", "ok", line, value=mean, threshold=ROUNDING)
     worst = max(responses, key=lambda r: float(_distance(r).max()))
     place = int(_distance(worst).argmax())
     example = (
-        f"{worst.recorded[place]:.3g} recorded, {worst.recomputed[place]:.3g} recomputed for token {place + 1} "
-        f"of response {worst.response + 1} of unit {worst.unit}"
+        f"{worst.recorded[place]:.3g} recorded, {worst.recomputed[place]:.3g} recomputed for token "
+        f"{place + 1} of response {worst.response + 1} of unit {worst.unit}"
     )
     if lost:
         line += f", {lost} more are not finite"

@@ -205,6 +205,45 @@ def modelled_step(
     )
 
 
+def own_step_known(
+    state: OptimizerState, registry: ParameterRegistry, max_grad_norm: float | None, norm: float
+) -> Finding:
+    """OPT012: is the step that the optimizer would take next known whole, clipping included?
+
+    Args:
+        state: the optimizer's.
+        registry: the trainable parameters.
+        max_grad_norm: the trainer's, 0 for no clipping; None where its arguments do not tell.
+        norm: ‖Ȳ‖ of the batch, which it clips.
+    """
+    lacking = [name for name in registry.names if name not in state.rules]
+    if lacking:
+        why = (
+            f"{len(lacking)} of {len(registry)} parameters have no usable state or group ({shown(lacking)})"
+            if state.rules
+            else "no learning rate is known"
+            if state.moments
+            else "there is no optimizer state"
+        )
+        left = "only the preconditioned step is predicted and taken"
+        return finding("OPT012", "skip", f"what the optimizer would do next is not known, {why}: {left}")
+    kind = state.class_name or "the optimizer"
+    if max_grad_norm is None:
+        return finding(
+            "OPT012",
+            "info",
+            f"{kind}'s next step is known but for clipping: expected the trainer's max_grad_norm, found "
+            f"none. ‖Ȳ‖ = {norm:.3g} is taken as it is",
+            value=norm,
+        )
+    if max_grad_norm == 0 or norm <= max_grad_norm:
+        limit = "no max_grad_norm" if max_grad_norm == 0 else f"max_grad_norm = {max_grad_norm:g}"
+        said = f"‖Ȳ‖ = {norm:.3g} with {limit}: not clipped"
+    else:
+        said = f"‖Ȳ‖ = {norm:.3g} is clipped to max_grad_norm = {max_grad_norm:g}"
+    return finding("OPT012", "ok", f"{kind}'s next step: {said}", value=norm, threshold=max_grad_norm)
+
+
 def optimizer_info(registry: ParameterRegistry, state: OptimizerState) -> OptimizerInfo:
     """The report's words on the optimizer.
 

@@ -48,8 +48,8 @@ def evaluation_rows(aside: Sequence[BadRow], training: int) -> Finding:
     return finding(
         "ROLL010",
         "warn",
-        f"expected rows of the training alone, got {training} of them and {len(aside)} of an evaluation, which "
-        f"were left out; line {first.line} for one: {first.reason}",
+        f"expected rows of the training alone, got {training} of them and {len(aside)} of an evaluation, "
+        f"which were left out; line {first.line} for one: {first.reason}",
         value=float(len(aside)),
         threshold=0.0,
         evidence={"rows": [f"line {row.line}: {row.reason}" for row in aside[:_LISTED]]},

@@ -216,4 +216,4 @@ def self_influence(share: float | None, same_batch: RealizedRow, held_out: Reali
 
 
 def _pairing(row: RealizedRow) -> str:
-    return row.pairing.replace("_", "-")
+    return f"{row.pairing.replace('_', '-')} {row.step}"

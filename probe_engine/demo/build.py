@@ -25,7 +25,7 @@ def build(folder: Path, recipe: Recipe, narrate: Callable[[str], None]) -> None:
 
     On one machine, one recipe gives one set of weights. The caller's random state stays as it was.
     """
-    with torch.random.fork_rng(devices=[]), _one_thread(), quiet():
+    with torch.random.fork_rng(devices=[]), one_thread(), quiet():
         torch.manual_seed(recipe.seed)
         narrate(
             f"pretraining a {recipe.layers}-layer transformer to sort digits: {recipe.pretrain_steps} steps"
@@ -63,7 +63,7 @@ def build(folder: Path, recipe: Recipe, narrate: Callable[[str], None]) -> None:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Matrices this small gain nothing from a second thread, and sums then don't depend on the number.
 
     Where other programs hold the cores, threads that wait for each other made this ten times slower.

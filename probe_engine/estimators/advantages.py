@@ -1,4 +1,4 @@
-"""Advantages from rewards, as trl's GRPOTrainer normalises them; and which rule made those that were logged."""
+"""Advantages from rewards, as trl's GRPOTrainer normalises them; and which rule made logged ones."""
 
 from __future__ import annotations
 

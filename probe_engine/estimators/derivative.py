@@ -68,3 +68,11 @@ def settled(whole: float, half: float) -> bool:
     """
     departure = abs(extrapolated(whole, half) - 1)
     return abs(whole - half) <= max(TOLERANCE, departure / 10)
+
+
+def confirmed(value: float, closer: float) -> bool:
+    """Whether half of a departure from 1, or more of it, is there at a far smaller ε too.
+
+    A stop-gradient's factor stays as ε shrinks; kinks of the forward (ReLU) in reach of ±ε become fewer.
+    """
+    return abs(closer - 1) > abs(value - 1) / 2

@@ -70,8 +70,8 @@ class Assignment:
     best: float
     """The same in the best order among equal shapes."""
     chance: float
-    """What the best of k states of n entries would gain if they said nothing: √(2 ln k/(n − 1)), the largest of
-    k normal numbers with the standard deviation of a rank correlation; averaged like the others."""
+    """What the best of k states of n entries would gain if they said nothing: √(2 ln k/(n − 1)), the
+    largest of k normal numbers with a rank correlation's standard deviation; averaged like the others."""
     order: tuple[int, ...]
     """For each parameter the state that fits it in the best order."""
 

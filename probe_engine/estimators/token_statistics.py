@@ -30,7 +30,7 @@ class TokenStatistics:
     log_probs: Tensor
     """log π(y_t), [T], nats"""
     ahead: Tensor
-    """Mass of the tokens likelier than y_t, [T]: nucleus sampling at top-p = q leaves out y_t where it is ≥ q."""
+    """Mass of the tokens likelier than y_t, [T]: sampling at top-p = q leaves out y_t where it is ≥ q."""
     means: Tensor
     """E_{a~π_β}[ℓ_a], [T, K], nats"""
     variances: Tensor

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from probe_engine.estimators.importance import KHAT_FAIL, ess_status, khat_status
 from probe_engine.estimators.intervals import t_quantile
-from probe_engine.report import Number, Verdict, VerdictRow
+from probe_engine.report import AdamwParts, Number, Verdict, VerdictRow
 
 STALE_FAIL = 10.0
 """‖PȲ‖/‖P⁺Ȳ‖ above this fails OPT010, method.md (4b)."""
@@ -31,6 +31,7 @@ def verdict(
     stale_ratio: float | None,
     units: str = "prompts",
     no_derivative: str = "",
+    parts: AdamwParts | None = None,
 ) -> Verdict:
     """The first rule of method.md §6 that holds: unreliable, inconclusive, agree, else disagree.
 
@@ -47,9 +48,11 @@ def verdict(
         stale_ratio: ‖PȲ‖/‖P⁺Ȳ‖, where known.
         units: what the units are called.
         no_derivative: why autograd's gradient is not the derivative of the forward (GRAD021), if not.
+        parts: of the prediction, where it is the optimizer's own step's.
 
     Returns:
-        Status and the reason in one sentence. `z` is δH₁ − ΔĤ over the SE of the paired difference.
+        Status and the reason in one sentence; one more says which part of the optimizer's own step it is
+        that moves entropy. `z` is δH₁ − ΔĤ over the SE of the paired difference.
     """
     B = len(paired)
     se = math.sqrt(float(paired.double().var()) / B) if B > 1 else None
@@ -69,8 +72,25 @@ def verdict(
         predicted=predicted,
         measured=measured,
         z=(predicted - measured) / se if se else None,
-        reason=reason,
+        reason=f"{reason}{driver(parts)}",
     )
+
+
+def driver(parts: AdamwParts | None) -> str:
+    """Which part of the optimizer's step moves entropy most, in a sentence that follows another."""
+    if parts is None:
+        return ""
+    gradient, clipping = parts.gradient or 0.0, parts.clipping or 0.0
+    shares = {
+        f"this batch's gradient{' as clipped' if clipping else ''}": gradient + clipping,
+        "the momentum of earlier steps": parts.momentum or 0.0,
+        "weight decay": parts.weight_decay or 0.0,
+    }
+    first, *others = sorted(shares, key=lambda name: -abs(shares[name]))
+    if not math.isfinite(sum(shares.values())) or shares[first] == 0:
+        return ""
+    rest = ", ".join(f"{name} {shares[name]:.3g}" for name in others)
+    return f" Of the prediction {first} makes {shares[first]:.3g}, {rest}."
 
 
 def _distrust(

@@ -36,6 +36,12 @@ class PairwiseDots:
         self._matrix = grown
         return grown
 
+    def with_directions(
+        self, x_direction: ParameterVector, py_direction: ParameterVector
+    ) -> tuple[Tensor, Tensor]:
+        """X_u·v and P Y_u·w of the n units so far, each [n]."""
+        return _gram(self._xs, [x_direction])[:, 0], _gram(self._pys, [py_direction])[:, 0]
+
 
 def _gram(xs: Sequence[ParameterVector], ys: Sequence[ParameterVector]) -> Tensor:
     """X_u·Y_v [len(xs), len(ys)], one parameter at a time, so that no second copy of the vectors exists."""

@@ -32,9 +32,21 @@ class Preconditioner:
             ),
         )
 
+    def inverse(self, vector: ParameterVector) -> ParameterVector:
+        """P⁻¹·v: P Y_u·(P⁻¹v) is Y_u·v."""
+        if self.ids != vector.ids:
+            raise ValueError("preconditioner and vector are over different parameter objects")
+        return ParameterVector(
+            vector.ids,
+            tuple(
+                v if v is None or p is None else v / p
+                for p, v in zip(self.diagonal, vector.tensors, strict=True)
+            ),
+        )
+
 
 def preconditioner(registry: ParameterRegistry, state: OptimizerState) -> Preconditioner:
-    """P = 1/(√v̂ + ε), v̂ = v/(1 − β₂^step), elementwise (method.md (4)).
+    """P = 1/(√v̂ + ε), v̂ = v/(1 − β₂^step), elementwise (method.md (4)); AMSGrad's v is the largest so far.
 
     A parameter without state, or with a v̂ that is no number, falls back to 1 and is named.
     """
@@ -74,10 +86,12 @@ def _build(
             diagonal.append(None)
             fallbacks.append(name)
             continue
-        v = moments.exp_avg_sq.to(parameter.device, wide(parameter.dtype))
+        device, dtype = parameter.device, wide(parameter.dtype)
+        v = moments.under_root.to(device, dtype)
         step = moments.step
         if fresh is not None:
-            v = beta2 * v + (1 - beta2) * fresh.square()
+            now = beta2 * moments.exp_avg_sq.to(device, dtype) + (1 - beta2) * fresh.square()
+            v = now if moments.max_exp_avg_sq is None else torch.maximum(v, now)
             step += 1
         diagonal.append(1 / ((v / (1 - beta2**step)).sqrt() + state.eps))
     return Preconditioner(registry.ids, tuple(diagonal), tuple(fallbacks))

@@ -21,7 +21,37 @@ def virtual_step(registry: ParameterRegistry, step: ParameterVector) -> Iterator
     Raises:
         ValueError: the step was built for other parameter objects.
     """
-    if registry.ids != step.ids:
+    with _restored(registry, step):
+        for parameter, delta in zip(registry.parameters, step.tensors, strict=True):
+            if delta is not None:
+                with torch.no_grad():
+                    parameter.add_(delta.to(parameter.dtype))
+        yield
+
+
+@contextmanager
+def landed(registry: ParameterRegistry, landing: ParameterVector) -> Iterator[None]:
+    """θ⁺ inside, θ outside: θ + (θ⁺ − θ) is not θ⁺ in floating point.
+
+    Args:
+        registry: whose parameters move.
+        landing: θ⁺, [P].
+
+    Raises:
+        ValueError: the landing is of other parameter objects.
+    """
+    with _restored(registry, landing):
+        for parameter, new in zip(registry.parameters, landing.tensors, strict=True):
+            if new is not None:
+                with torch.no_grad():
+                    parameter.copy_(new)
+        yield
+
+
+@contextmanager
+def _restored(registry: ParameterRegistry, moved_by: ParameterVector) -> Iterator[None]:
+    """Whatever becomes of the parameters inside, outside they are what they were."""
+    if registry.ids != moved_by.ids:
         raise ValueError("the step is over different parameter objects: was the model re-wrapped?")
     saved = [p.detach().clone() for p in registry.parameters]
     # The values come back bit by bit, so a graph that the caller made before may still go backward.
@@ -29,10 +59,6 @@ def virtual_step(registry: ParameterRegistry, step: ParameterVector) -> Iterator
         registry.parameters
     ):
         try:
-            with torch.no_grad():
-                for parameter, delta in zip(registry.parameters, step.tensors, strict=True):
-                    if delta is not None:
-                        parameter.add_(delta.to(parameter.dtype))
             yield
         finally:
             # A copy of the old values, not a subtraction: (θ + Δ) − Δ is not θ in floating point.

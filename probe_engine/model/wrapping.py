@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,35 @@ def hidden_parameters(model: nn.Module) -> Hidden | None:
             [n for n, p in named if p.is_meta],
         ),
         ("FSDP1 (FullyShardedDataParallel)", [n for n, _ in named if _in_fsdp1(model)]),
+        (
+            "FSDP2 between micro-batches (set_requires_gradient_sync(False)): a gradient would join theirs",
+            [n for n, _ in named if _accumulates(model)],
+        ),
     )
     return next((Hidden(by, tuple(names)) for by, names in looks if names), None)
 
 
 def _is_empty(parameter: nn.Parameter) -> bool:
     return parameter.numel() == 0 or parameter.numel() != getattr(parameter, "ds_numel", parameter.numel())
+
+
+def _accumulates(model: nn.Module) -> bool:
+    """Whether FSDP2 holds gradients back, or is told to, until a later backward pass."""
+    states = (m._get_fsdp_state() for m in model.modules() if isinstance(m, FSDPModule))
+    groups = [group for state in states for group in _groups(state)]
+    return any(not group.reduce_grads or any(map(_holds_gradient, group.fsdp_params)) for group in groups)
+
+
+def _holds_gradient(parameter: Any) -> bool:
+    """In its own dtype or, where gradients are reduced in another one, in that."""
+    gathered = getattr(parameter, "_unsharded_param", None)
+    return parameter.unsharded_accumulated_grad is not None or getattr(gathered, "grad", None) is not None
+
+
+def _groups(state: Any) -> list[Any]:
+    """torch 2.13 has several groups a module where earlier ones have one or none."""
+    single = getattr(state, "_fsdp_param_group", None)
+    return list(getattr(state, "_fsdp_param_groups", [single] if single else []))
 
 
 def _in_fsdp1(model: nn.Module) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from probe_engine.demo.build import one_thread, quiet
 from probe_engine.execution import Sink, execute
 from probe_engine.report import Report
 from probe_engine.selftest.lab import Lab
@@ -22,7 +23,7 @@ def installation(resolved: Resolved, sinks: Sequence[Sink], narrate: Callable[[s
         sinks: readers of the stream.
         narrate: gets a line now and then while the model is made.
     """
-    with tempfile.TemporaryDirectory(prefix="probe-tui-") as folder:
+    with tempfile.TemporaryDirectory(prefix="probe-tui-") as folder, one_thread(), quiet():
         checkpoint = Lab(Path(folder) / "lab", narrate).checkpoint()
         spec = msgspec.structs.replace(resolved.spec, checkpoint=str(checkpoint))
         return execute(msgspec.structs.replace(resolved, spec=spec), until="flow", sinks=sinks)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from probe_engine.demo.build import one_thread, quiet
 from probe_engine.execution import FIRED
 from probe_engine.report import Report
 from probe_engine.selftest.injection import Injection
@@ -44,7 +45,7 @@ class Trial:
 
 def selftest(narrate: Callable[[str], None] = lambda _: None) -> Iterator[Trial]:
     """Every injection in turn, on a lab that is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="probe-tui-") as folder:
+    with tempfile.TemporaryDirectory(prefix="probe-tui-") as folder, one_thread(), quiet():
         lab = Lab(Path(folder) / "lab", narrate)
         for injection in INJECTIONS:
             yield trial(injection, lab)

@@ -9,16 +9,26 @@ from torch import Tensor
 
 from probe_engine.checks import statistics as checks
 from probe_engine.errors import ProbeError
+from probe_engine.estimators.adamw import adamw_estimate
 from probe_engine.estimators.baselines import covariance, discriminant
 from probe_engine.estimators.histogram import histogram
 from probe_engine.estimators.split import split_estimate
 from probe_engine.estimators.token_statistics import TokenStatistics
 from probe_engine.estimators.ustatistics import one_sided, u_statistic, v_statistic
 from probe_engine.events import EstimateEvent, FindingEvent, HistogramEvent, Part, Units
-from probe_engine.report import Baselines, Estimates, Histogram, Histograms, Influence
+from probe_engine.report import (
+    AdamwEstimate,
+    AdamwParts,
+    Baselines,
+    Estimates,
+    Histogram,
+    Histograms,
+    Influence,
+)
 from probe_engine.stages import Stage
 from probe_engine.stages.contributions import dots_with_sums, row_dots
 from probe_engine.stages.measure import ROLES, Measured
+from probe_engine.stages.own_step import OwnStep
 from probe_engine.stages.rows import completed
 from probe_engine.types import Policy, Role
 
@@ -40,7 +50,7 @@ def learning_rate(policy: Policy) -> float:
 
 
 def estimate(eta: float, measured: Measured) -> Stage[Estimates]:
-    """U- and V-statistic, split estimate, baselines, influence matrix, histograms."""
+    """U- and V-statistic, split estimate, the own step, baselines, influence matrix, histograms."""
     scalars = measured.scalars
     sizes: dict[Role, int] = {r: sum(u.role == r for u in scalars) for r in ROLES}
     dots = row_dots(scalars, sizes)
@@ -56,6 +66,7 @@ def estimate(eta: float, measured: Measured) -> Stage[Estimates]:
         u_statistic=u_statistic(_tensor(r.values()), eta, measured.pairs) if r else None,
         v_statistic=v_statistic(diagonal, x_dots, y_dots, eta),
         split=split_estimate(_tensor(s.values()), _tensor(t.values()), eta) if s and t else None,
+        adamw=None if measured.own is None else _adamw(measured.own),
         baselines=_baselines(measured),
     )
     yield EstimateEvent(estimates=estimates)
@@ -72,6 +83,22 @@ def estimate(eta: float, measured: Measured) -> Stage[Estimates]:
         shares = [_shares(side) for side in one_sided(diagonal, x_dots, y_dots)]
         yield FindingEvent(finding=checks.concentration([u.id for u in scalars], *shares))
     return estimates
+
+
+def _adamw(own: OwnStep) -> AdamwEstimate:
+    parts = own.parts
+    return adamw_estimate(
+        _tensor(own.x.values()),
+        _tensor(own.y.values()),
+        AdamwParts(
+            gradient=parts.gradient,
+            clipping=parts.clipping,
+            momentum=parts.momentum,
+            weight_decay=parts.weight_decay,
+        ),
+        clip=own.step.clip,
+        max_grad_norm=own.max_grad_norm,
+    )
 
 
 def _baselines(measured: Measured) -> Baselines:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -11,12 +11,14 @@ from torch import Tensor
 
 from probe_engine.checks import gradient, preconditioner
 from probe_engine.checks.mapping import order_in_question, own_states
+from probe_engine.checks.optimizer import own_step_known
 from probe_engine.errors import ProbeError
 from probe_engine.estimators.histogram import histogram
 from probe_engine.estimators.mapping import GradientSquares, mapping_correlation
 from probe_engine.estimators.on_policy import z_score
 from probe_engine.estimators.token_statistics import TokenStatistics
 from probe_engine.events import FindingEvent, HistogramEvent, Part, Progress, Units
+from probe_engine.model.next_step import NextStep
 from probe_engine.model.pairwise import PairwiseDots
 from probe_engine.model.preconditioner import Preconditioner, stale_ratio
 from probe_engine.model.sharding import is_sharded
@@ -24,9 +26,11 @@ from probe_engine.model.unit_gradients import Scored, UnitGradients, UnitObjecti
 from probe_engine.model.unit_gradients.received import UnitSums
 from probe_engine.registry import ParameterRegistry, ParameterVector, wide
 from probe_engine.report import GradientFlow, Histograms, MethodInfo, UnitRow
+from probe_engine.spec import StepKind
 from probe_engine.stages import Stage
 from probe_engine.stages.contributions import so_far
 from probe_engine.stages.on_policy import sampled_from_policy
+from probe_engine.stages.own_step import OwnStep, directions, is_known, max_grad_norm, step_on
 from probe_engine.stages.rows import unit_row
 from probe_engine.types import OptimizerState, Policy, Role, UnitScalars
 
@@ -44,9 +48,20 @@ class Sums:
     py: dict[Role, ParameterVector]
     counts: dict[Role, int]
 
+    def mean_x(self, roles: Sequence[Role]) -> ParameterVector:
+        """X̄ over the units of these roles."""
+        return self._mean(self.x, roles)
+
+    def mean_y(self, roles: Sequence[Role]) -> ParameterVector:
+        """Ȳ over the units of these roles."""
+        return self._mean(self.y, roles)
+
     def mean_py(self, roles: Sequence[Role]) -> ParameterVector:
         """P Ȳ over the units of these roles."""
-        return _mean([self.py[r] for r in roles], sum(self.counts[r] for r in roles))
+        return self._mean(self.py, roles)
+
+    def _mean(self, sums: Mapping[Role, ParameterVector], roles: Sequence[Role]) -> ParameterVector:
+        return _mean([sums[r] for r in roles], sum(self.counts[r] for r in roles))
 
 
 @dataclass(frozen=True)
@@ -64,6 +79,8 @@ class Measured:
     sums: Sums
     rows: tuple[UnitRow, ...]
     stale_ratio: float
+    own: OwnStep | None
+    """The optimizer's own step from U, where it is asked for and known, and something is held out."""
 
 
 def measure(
@@ -75,6 +92,7 @@ def measure(
     eta: float | None,
     memory_budget: int,
     policy_temperature: float = 1.0,
+    steps: Collection[StepKind] = (),
 ) -> Stage[Measured]:
     """First pass: norms, diagonal, sums. Then the dot products with the sums: from kept vectors where
     they fit into the budget, else by a second pass.
@@ -84,6 +102,7 @@ def measure(
         eta: the learning rate, for the contributions so far; None where it is not known.
         memory_budget: bytes for kept X_u and P Y_u.
         policy_temperature: by which the method divides logits.
+        steps: with `adamw`, the units' dot products with the optimizer's own step are taken as well.
 
     Raises:
         ProbeError: the parameters are shards (GRAD014).
@@ -124,13 +143,26 @@ def measure(
     sums = _sums(unit_sums.x, unit_sums.y, p, units)
     pairs = kept.matrix() if keep else None
     scalars = [] if pairs is None else _from_pairs(passed, pairs)
+    mean_y = sums.mean_y(ROLES)
+    if "adamw" in steps:
+        yield FindingEvent(
+            finding=own_step_known(policy.optimizer, registry, max_grad_norm(policy), mean_y.norm())
+        )
+    own = step_on(policy, sums.mean_y(["U"])) if _held_out(policy, steps, sums) else None
+    toward = None if own is None else directions(own, sums.mean_x(["E"]))
+    own_dots: list[tuple[float, float]] = []
+    if pairs is not None and toward is not None:
+        x_dots, y_dots = kept.with_directions(toward.x, p.inverse(toward.y))
+        own_dots = list(zip(x_dots.tolist(), y_dots.tolist(), strict=True))
     if pairs is None:
-        directions = ([sums.py[r] for r in ROLES], [p(sums.x[r]) for r in ROLES])
-        dots = method.contractions([first.scored for first in passed], *directions)
+        x_along, y_along = [sums.py[r] for r in ROLES], [p(sums.x[r]) for r in ROLES]
+        if toward is not None:
+            x_along, y_along = [*x_along, toward.x], [*y_along, toward.y]
+        dots = method.contractions([first.scored for first in passed], x_along, y_along)
         for first, (x_list, y_list) in zip(passed, dots, strict=True):
-            scalars.append(
-                first.scalars(dict(zip(ROLES, x_list, strict=True)), dict(zip(ROLES, y_list, strict=True)))
-            )
+            scalars.append(first.scalars(_of_roles(x_list), _of_roles(y_list)))
+            if toward is not None:
+                own_dots.append((x_list[-1], y_list[-1]))
             done += first.scored.objective.tokens
             if eta is not None:
                 yield from _grown(scalars, sums.counts, eta)
@@ -138,7 +170,6 @@ def measure(
     yield Part(method=_info(method, keep))
     yield from sampled_from_policy(units, [first.scored.tokens for first in passed], policy_temperature)
 
-    mean_y = _mean([sums.y[r] for r in ROLES], len(units))
     ratio = stale_ratio(registry, policy.optimizer, p, mean_y)
     yield FindingEvent(finding=preconditioner.stale(ratio))
     x, y, py = (_mean([v[r] for r in ROLES], 1) for v in (sums.x, sums.y, sums.py))
@@ -165,7 +196,35 @@ def measure(
         sums,
         tuple(f.row for f in passed),
         ratio,
+        None if own is None else _own_step(own, sums, scalars, own_dots, max_grad_norm(policy)),
     )
+
+
+def _held_out(policy: Policy, steps: Collection[StepKind], sums: Sums) -> bool:
+    """Whether U makes a step of the optimizer's own for E to meet."""
+    return "adamw" in steps and is_known(policy) and all(sums.counts[r] for r in ROLES)
+
+
+def _own_step(
+    step: NextStep,
+    sums: Sums,
+    scalars: Sequence[UnitScalars],
+    dots: Sequence[tuple[float, float]],
+    limit: float | None,
+) -> OwnStep:
+    rows = list(zip(scalars, dots, strict=True))
+    return OwnStep(
+        step,
+        step.parts(sums.mean_x(["E"])),
+        x={unit.id: x for unit, (x, _) in rows if unit.role == "E"},
+        y={unit.id: y for unit, (_, y) in rows if unit.role == "U"},
+        max_grad_norm=limit,
+    )
+
+
+def _of_roles(dots: Sequence[float]) -> dict[Role, float]:
+    """The first of them are with the sums of each role."""
+    return dict(zip(ROLES, dots, strict=False))
 
 
 @dataclass(frozen=True)

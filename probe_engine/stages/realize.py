@@ -1,14 +1,14 @@
-"""Realize: take the step on the weights, re-score the same responses, take it back (method.md §6)."""
+"""Realize: take each step on the weights, re-score the same responses, take it back (method.md §6)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from probe_engine.checks import statistics as checks
 from probe_engine.estimators.histogram import histogram
@@ -21,69 +21,98 @@ from probe_engine.estimators.importance import (
     unit_ess,
 )
 from probe_engine.estimators.intervals import t_interval
+from probe_engine.estimators.per_decision import per_decision
 from probe_engine.estimators.ustatistics import diagonal_share
 from probe_engine.events import FindingEvent, HistogramEvent, Part, Progress
 from probe_engine.model.preserving import in_float32
 from probe_engine.model.unit_gradients import UnitGradients, UnitObjective
-from probe_engine.model.virtual_step import virtual_step
+from probe_engine.model.virtual_step import landed, virtual_step
 from probe_engine.registry import wide
 from probe_engine.report import Estimates, Histograms, RealizedRow, RealizedUnit, SelfInfluence, Sweep
+from probe_engine.spec import StepKind
 from probe_engine.stages import Stage
 from probe_engine.stages.contributions import dots_with_sums, row_dots
 from probe_engine.stages.measure import ROLES, Measured
+from probe_engine.stages.own_step import is_known, step_on
+from probe_engine.stages.samples import Scores, decisions
 from probe_engine.stages.samples import samples as samples_of
 from probe_engine.stages.sweep import OTHER_SCALES, sweep
 from probe_engine.types import Policy, Role
 
 Pairing = Literal["held_out", "same_batch"]
-Estimator = Literal["matched", "snis", "psis"]
+Estimator = Literal["per_decision", "matched", "snis", "psis"]
+Estimators = dict[Estimator, Callable[[Samples], Change]]
 
-ESTIMATORS: dict[Estimator, Callable[[Samples], Change]] = {
-    "matched": matched,
-    "snis": snis,
-    "psis": psis,
-}
+BY_SEQUENCE: Estimators = {"matched": matched, "snis": snis, "psis": psis}
+"""What needs S and S⁺ alone."""
 
 
 @dataclass(frozen=True)
 class Realized:
-    """The rows of the report, and the headline measurement unit by unit."""
+    """The rows of the report."""
 
     rows: tuple[RealizedRow, ...]
 
-    def row(self, pairing: Pairing, estimator: Estimator) -> RealizedRow | None:
+    def row(self, step: StepKind, pairing: Pairing, estimator: Estimator) -> RealizedRow | None:
         """The row of that name."""
         for row in self.rows:
-            if (row.pairing, row.estimator) == (pairing, estimator):
+            if (row.step, row.pairing, row.estimator) == (step, pairing, estimator):
                 return row
         return None
 
 
+@dataclass(frozen=True)
+class _Trip:
+    """A step, and who is scored at its end."""
+
+    step: StepKind
+    pairing: Pairing
+    predicted: float | None
+    taken: Callable[[], AbstractContextManager[None]]
+    """θ⁺ inside, θ outside."""
+
+    @property
+    def evaluating(self) -> tuple[Role, ...]:
+        return ("E",) if self.pairing == "held_out" else ROLES
+
+
 def realize(
-    policy: Policy, method: UnitGradients, eta: float, measured: Measured, estimates: Estimates
+    policy: Policy,
+    method: UnitGradients,
+    eta: float,
+    measured: Measured,
+    estimates: Estimates,
+    steps: Collection[StepKind],
+    constant_lambda: bool,
 ) -> Stage[Realized]:
-    """Both pairings of the `preconditioned` step Δθ = η·P Ȳ.
+    """Each step in both pairings, scored once for all estimators; the optimizer's own step first.
 
-    held-out: Δθ from U, re-score E; pairs with the split estimate (11).
-    same batch: Δθ from all, re-score all; pairs with the V-statistic.
+    held-out: Δθ from U, re-score E; pairs with the split estimate (11), or X̄_E·Δθ of the own step.
+    same batch: Δθ from all, re-score all; pairs with the V-statistic, or X̄·Δθ.
+
+    Args:
+        policy: its weights move, and come back bit by bit.
+        method: scores.
+        eta: the learning rate of the preconditioned step.
+        measured: what the steps are made of.
+        estimates: the predictions.
+        steps: which to take; `adamw` is left out where it is not known.
+        constant_lambda: whether λ is the same for all responses, as `per_decision` needs it.
     """
-    plan: list[tuple[Pairing, tuple[Role, ...], tuple[Role, ...], float | None]] = []
-    if estimates.split is not None:
-        plan.append(("held_out", ("U",), ("E",), estimates.split.delta_h1))
-    if estimates.v_statistic is not None:
-        plan.append(("same_batch", ROLES, ROLES, estimates.v_statistic.delta_h1))
-
+    taken: list[StepKind] = ["adamw"] if "adamw" in steps and is_known(policy) else []
+    taken += ["preconditioned"] if "preconditioned" in steps else []
     narrow = any(p.dtype != wide(p.dtype) for p in policy.model.parameters())
     rows: list[RealizedRow] = []
     swept: Sweep | None = None
     with in_float32(policy.model) if narrow else nullcontext():
-        before = list(measured.S)
+        before: list[Scores] = list(zip(measured.S, measured.tokens, strict=True))
         if narrow:
             # S⁺ is scored with wider weights than the gradients were: S must be as well.
-            before = [method.score(u)[0] for u in measured.objectives]
-        total = sum(u.tokens for _, _, roles, _ in plan for u in measured.objectives if u.unit.role in roles)
-        held_out = [u for u in measured.objectives if u.unit.role == "E"] if estimates.split else []
-        total += len(OTHER_SCALES) * sum(u.tokens for u in held_out)
+            before = [method.score(u) for u in measured.objectives]
+        sizes = {r: sum(u.tokens for u in measured.objectives if u.unit.role == r) for r in ROLES}
+        apart = all(sizes.values())
+        scorings = len(taken) + (len(OTHER_SCALES) if "preconditioned" in taken else 0)
+        total = (scorings * sizes["E"] if apart else 0) + len(taken) * sum(sizes.values())
         done = 0
 
         def progress(tokens: int) -> Progress:
@@ -91,31 +120,29 @@ def realize(
             done += tokens
             return Progress(stage="realize", done=done, total=total)
 
-        for pairing, updating, evaluating, predicted in plan:
-            picked = [i for i, u in enumerate(measured.objectives) if u.unit.role in evaluating]
-            after: list[Tensor] = []
-            step = measured.sums.mean_py(updating).scaled(eta)
-            with virtual_step(policy.registry, step):
-                for index in picked:
-                    after.append(method.score(measured.objectives[index])[0])
-                    yield progress(measured.objectives[index].tokens)
-            units = [measured.objectives[i] for i in picked]
-            samples = samples_of(units, [before[i] for i in picked], after)
-            new = [
-                _row(pairing, name, estimator(samples), units, samples, predicted)
-                for name, estimator in ESTIMATORS.items()
-            ]
-            rows += new
+        for trip in _trips(policy, eta, measured, estimates, taken):
+            picked = [i for i, u in enumerate(measured.objectives) if u.unit.role in trip.evaluating]
+            units, old = [measured.objectives[i] for i in picked], [before[i] for i in picked]
+            new: list[Scores] = []
+            with trip.taken():
+                for unit in units:
+                    new.append(method.score(unit))
+                    yield progress(unit.tokens)
+            S = [s for s, _ in old]
+            samples = samples_of(units, S, [s for s, _ in new])
+            changes = {name: estimator(samples) for name, estimator in BY_SEQUENCE.items()}
+            if constant_lambda:
+                changes = {"per_decision": per_decision(samples, decisions(old, new)), **changes}
+            if not rows:
+                yield HistogramEvent(histograms=Histograms(log_w=histogram(samples.log_w)))
+            rows += [_row(trip, name, change, units, samples) for name, change in changes.items()]
             yield Part(realized=list(rows))
-            if pairing == plan[0][0]:
-                log_w = histogram(samples.log_w)
-                yield HistogramEvent(histograms=Histograms(log_w=log_w))
-            if pairing == "held_out":
+            if (trip.step, trip.pairing) == ("preconditioned", "held_out"):
                 s = row_dots(measured.scalars, measured.sums.counts).s
                 first_order = eta * torch.tensor([s[u.unit.id] for u in units], dtype=torch.float64)
-                scored = [before[i] for i in picked]
+                step = measured.sums.mean_py(["U"]).scaled(eta)
                 swept = yield from sweep(
-                    policy.registry, method, step, units, scored, samples, first_order, progress
+                    policy.registry, method, step, units, S, samples, first_order, progress
                 )
                 yield Part(sweep=swept)
     if rows:
@@ -128,9 +155,33 @@ def realize(
     return realized
 
 
+def _trips(
+    policy: Policy, eta: float, measured: Measured, estimates: Estimates, steps: Sequence[StepKind]
+) -> Iterator[_Trip]:
+    """One after the other, so that no more than one θ⁺ besides the held-out one is in memory."""
+    sums, registry = measured.sums, policy.registry
+    for step in steps:
+        if step == "preconditioned":
+            if (split := estimates.split) is not None:
+                apart = sums.mean_py(["U"]).scaled(eta)
+                yield _Trip(step, "held_out", split.delta_h1, partial(virtual_step, registry, apart))
+            if (v := estimates.v_statistic) is not None:
+                whole = sums.mean_py(ROLES).scaled(eta)
+                yield _Trip(step, "same_batch", v.delta_h1, partial(virtual_step, registry, whole))
+        else:
+            if measured.own is not None and estimates.adamw is not None:
+                there = measured.own.step.landing
+                yield _Trip(step, "held_out", estimates.adamw.delta_h1, partial(landed, registry, there))
+            own = step_on(policy, sums.mean_y(ROLES))
+            first_order = sums.mean_x(ROLES).dot(own.delta)
+            yield _Trip(step, "same_batch", first_order, partial(landed, registry, own.landing))
+
+
 def _self_influence(realized: Realized, measured: Measured) -> Stage[None]:
     """The same-batch change less the held-out one, and the diagonal's share of what predicts it."""
-    same, apart = realized.row("same_batch", "matched"), realized.row("held_out", "matched")
+    same, apart = (
+        realized.row("preconditioned", pairing, "matched") for pairing in ("same_batch", "held_out")
+    )
     if same is None or apart is None or same.delta_h is None or apart.delta_h is None:
         return
     share = diagonal_share(*dots_with_sums(measured.scalars))
@@ -139,12 +190,7 @@ def _self_influence(realized: Realized, measured: Measured) -> Stage[None]:
 
 
 def _row(
-    pairing: Pairing,
-    estimator: Estimator,
-    change: Change,
-    units: Sequence[UnitObjective],
-    samples: Samples,
-    predicted: float | None,
+    trip: _Trip, estimator: Estimator, change: Change, units: Sequence[UnitObjective], samples: Samples
 ) -> RealizedRow:
     shares = [
         RealizedUnit(
@@ -153,10 +199,10 @@ def _row(
         for index, (unit, d, ess) in enumerate(zip(units, change.d_units, unit_ess(samples), strict=True))
     ]
     return RealizedRow(
-        step="preconditioned",
-        pairing=pairing,
+        step=trip.step,
+        pairing=trip.pairing,
         scale=1.0,
-        predicted=predicted,
+        predicted=trip.predicted,
         delta_h=change.delta_h,
         se=change.se,
         ci95=t_interval(change.delta_h, change.se, len(units) - 1),

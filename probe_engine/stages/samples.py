@@ -8,7 +8,12 @@ import torch
 from torch import Tensor
 
 from probe_engine.estimators.importance import Samples
+from probe_engine.estimators.per_decision import Decisions
+from probe_engine.estimators.token_statistics import TokenStatistics
 from probe_engine.model.unit_gradients import UnitObjective
+
+Scores = tuple[Tensor, tuple[TokenStatistics, ...]]
+"""S [N_u] of a unit's responses, and their tokens' statistics."""
 
 
 def samples(units: Sequence[UnitObjective], before: Sequence[Tensor], after: Sequence[Tensor]) -> Samples:
@@ -29,4 +34,15 @@ def samples(units: Sequence[UnitObjective], before: Sequence[Tensor], after: Seq
         weight=torch.tensor(weight, dtype=torch.float64),
         unit=torch.tensor(unit_index),
         group=torch.tensor(group_index),
+    )
+
+
+def decisions(before: Sequence[Scores], after: Sequence[Scores]) -> Decisions:
+    """The same responses token by token, before and after the step."""
+    old, new = ([t for _, tokens in scores for t in tokens] for scores in (before, after))
+    return Decisions.of(
+        [t.log_probs for t in old],
+        [t.log_probs for t in new],
+        [t.entropies for t in old],
+        [t.entropies for t in new],
     )

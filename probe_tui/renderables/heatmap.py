@@ -84,7 +84,7 @@ def heatmap(
         said = f"largest: {said}"
     return stretched(
         [
-            row(width, [(_seen(us, rows, vs, columns), palette.accent)]),
+            row(width, [(_seen(us, rows, vs, columns, width), palette.accent)]),
             row(width, [(" " * gutter + _numbers(vs, known_as, v) + (MEAN if means else ""), palette.muted)]),
             *stretched(body, down + means),
             row(width, _legend(scale, unit, width, palette)),
@@ -146,13 +146,14 @@ def _window(size: int, room: int, at: int) -> range:
     return range(start, min(start + room, size))
 
 
-def _seen(us: range, rows: int, vs: range, columns: int) -> str:
+def _seen(us: range, rows: int, vs: range, columns: int, width: int) -> str:
+    """What rows and columns are, and which of them are seen; where both have no room, the latter alone."""
+    parts = [f"rows {us.start + 1}–{us.stop}/{rows}" if len(us) < rows else ""]
+    parts.append(f"columns {vs.start + 1}–{vs.stop}/{columns}" if len(vs) < columns else "")
+    seen = " · ".join(part for part in parts if part)
     said = "entropy of ↓ trained on →"
-    if len(us) < rows:
-        said += f" · rows {us.start + 1}–{us.stop}/{rows}"
-    if len(vs) < columns:
-        said += f" · columns {vs.start + 1}–{vs.stop}/{columns}"
-    return said
+    whole = f"{said} · {seen}" if seen else said
+    return whole if cell_len(whole) <= width or not seen else f"↓→ {seen}"
 
 
 def _numbers(vs: range, known_as: Sequence[int], chosen: int) -> str:

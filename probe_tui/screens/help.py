@@ -50,7 +50,7 @@ def help_lines(
     keys: Sequence[Key],
     extra: Sequence[tuple[str, Sequence[BindingType]]],
     width: int,
-    words: Sequence[str] = (),
+    symbols: Sequence[str] = (),
 ) -> list[Text]:
     """The table as text: app-wide keys by group, then the keys of single widgets and what symbols mean."""
     tables = [
@@ -65,8 +65,8 @@ def help_lines(
         lines += paragraph(width, title, "bold") if entries else []
         for key, words in entries:
             lines += paragraph(width, words, first=f"  {shown(key):<10} ", indent=" " * 13)
-    lines += paragraph(width, "Symbols", "bold") if words else []
-    for meaning in words:
+    lines += paragraph(width, "Symbols", "bold") if symbols else []
+    for meaning in symbols:
         lines += paragraph(width, meaning, first="  ", indent="    ")
     return [*lines, Text(), *paragraph(width, SIGNS, "dim")]
 

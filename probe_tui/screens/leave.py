@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
@@ -12,6 +13,22 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 Choice = Literal["stop", "leave", "stay"]
+
+
+def ways(run: str, *, own: bool, waits: bool) -> dict[Choice, str]:
+    """What each choice means.
+
+    Args:
+        run: the run's folder.
+        own: the engine is this screen's; else another one started it.
+        waits: it is paused.
+    """
+    attach = f"come back with\n  probe-tui --attach {shlex.quote(run)}"
+    if own:
+        leave = f"leave it running, to its end and past any breakpoint;\n{attach}"
+    else:
+        leave = f"leave it as it is: {'waiting, and p goes on' if waits else 'running'};\n{attach}"
+    return {"stop": "stop it and leave; what was found stays", "leave": leave, "stay": "stay here"}
 
 
 class LeaveScreen(ModalScreen[Choice]):

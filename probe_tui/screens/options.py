@@ -9,12 +9,12 @@ import msgspec
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
+from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Input, Label, Static
 
 from probe_engine.errors import UsageError
-from probe_engine.spec import Resolved, RunSpec, resolve
+from probe_engine.spec import LISTS, Resolved, RunSpec, resolve
 from probe_tui.options import describe
 
 
@@ -23,16 +23,16 @@ class OptionsScreen(ModalScreen[Resolved | None]):
 
     DEFAULT_CSS = """
     OptionsScreen { align: center middle; }
-    OptionsScreen VerticalScroll {
+    OptionsScreen #box {
         width: 90; max-width: 100%; height: 90%; border: round $primary; padding: 0 1; background: $surface;
-        scrollbar-size-vertical: 1; scrollbar-gutter: stable;
     }
+    OptionsScreen VerticalScroll { scrollbar-size-vertical: 1; scrollbar-gutter: stable; }
     OptionsScreen Label { color: $text-muted; width: 100%; }
     OptionsScreen Input, OptionsScreen Input:focus {
         border: none; height: 1; padding: 0 1; background: $panel; margin-bottom: 1;
     }
     OptionsScreen Input:focus { background: $primary-muted; }
-    OptionsScreen #problem { color: $error; dock: top; background: $surface; }
+    OptionsScreen #problem { color: $error; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss(None)", "back"),
@@ -47,17 +47,18 @@ class OptionsScreen(ModalScreen[Resolved | None]):
 
     def compose(self) -> ComposeResult:
         """A line of help and a field for each option."""
-        with VerticalScroll() as box:
+        with Vertical(id="box") as box:
             box.border_title = "Run again with changed options"
             box.border_subtitle = "enter loads, then waits · ↑↓ or tab moves · escape goes back"
             yield Static(id="problem", markup=False)
-            for field in msgspec.structs.fields(RunSpec):
-                if field.name == "out":
-                    continue
-                text, metavar, _ = describe(field.type)
-                name = field.name.replace("_", "-")
-                yield Label(Text(f"{name}  {text}  {metavar or 'true|false'}"))
-                yield Input(_shown(getattr(self._resolved.spec, field.name)), id=field.name)
+            with VerticalScroll():
+                for field in msgspec.structs.fields(RunSpec):
+                    if field.name == "out":
+                        continue
+                    text, metavar, _ = describe(field.type)
+                    name = field.name.replace("_", "-")
+                    yield Label(Text(f"{name}  {text}  {metavar or 'true|false'}"))
+                    yield Input(_shown(getattr(self._resolved.spec, field.name)), id=field.name)
 
     def on_mount(self) -> None:
         """The first thing that people change stands under the cursor."""
@@ -74,7 +75,7 @@ class OptionsScreen(ModalScreen[Resolved | None]):
         for entry in self.query(Input):
             name, text = entry.id or "", entry.value.strip()
             if text != _shown(getattr(self._resolved.spec, name)):
-                flags[name] = tuple(text.split(",")) if name in ("select", "ignore") else text
+                flags[name] = tuple(text.split(",")) if name in LISTS else text
         unchanged = {n: getattr(self._resolved.spec, n) for n in self._resolved.origins if n != "out"}
         cleared = {n for n, text in flags.items() if text == ""}
         try:

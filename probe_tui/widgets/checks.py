@@ -156,7 +156,7 @@ class ChecksPanel(Panel):
             line = finding_row(found, width=width, palette=self.palette, under_cause=under_cause)
             rows.append(Option(line, id=key))
 
-        if self._answer is not None:
+        if self._answer is not None and not self._filter:
             rows += [Option(line, disabled=True) for line in self._answered(self._answer, width)]
         urgent = causes_first(matching)
         if urgent:

@@ -132,8 +132,13 @@ _ROLE = Column("role", 6, "role", lambda u, _, __: Cell(u.role, u.role, justify=
 _REWARD_SPREAD = Column("reward ± SD", 14, "reward_mean", _reward(spread=True))
 _REWARD = Column("reward", 8, "reward_mean", _reward(spread=False))
 _TOKENS = Column("tokens", 8, "tokens", lambda u, _, __: Cell(count(u.tokens), -u.tokens))
+_Z = Column(
+    "z", 6, "on_policy_z", lambda u, _, __: Cell(number(u.on_policy_z, 2), _largest_first(u.on_policy_z))
+)
+"""Of the on-policy test: far from 0, the unit's responses are not the policy's."""
 
 NUMBERS = (
+    (_R, _SHARE, _S, _ROLE, _REWARD_SPREAD, _TOKENS, _Z, _NUMBER),
     (_R, _SHARE, _S, _ROLE, _REWARD_SPREAD, _TOKENS, _NUMBER),
     (_R, _SHARE, _S, _ROLE, _REWARD, _TOKENS, _NUMBER),
     (_R, _SHARE, _S, _ROLE, _REWARD, _NUMBER),

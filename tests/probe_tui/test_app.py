@@ -243,6 +243,7 @@ async def test_a_recording_refuses_what_it_cannot_do_and_plays(app: ProbeApp, ru
         await pilot.press("r", "x", "b")
         assert len(app.screen_stack) == 1
         await pilot.press(*["left_square_bracket"] * 10)
+        await settled(pilot)
         assert 0 < app.state.events < whole
         await pilot.press("full_stop")
         assert session.player.speed == 2

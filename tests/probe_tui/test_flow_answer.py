@@ -41,6 +41,14 @@ def test_it_does_not_and_the_cause_is_named() -> None:
     assert said([], NOWHERE) == ("fail", "Gradient does not flow: X or Y is zero everywhere")
 
 
+def test_it_flows_to_some() -> None:
+    assert said([found("GRAD013", "fail")], HALF) == (
+        "fail",
+        "Gradient does not flow everywhere (X is non-zero in 28 of 28 parameters, Y in 14): "
+        f"GRAD013, {ENTRIES['GRAD013'].fault}",
+    )
+
+
 def test_it_flows_but_is_not_the_derivative() -> None:
     answer = said([found("GRAD021", "fail")], FLOW)
     assert answer == (

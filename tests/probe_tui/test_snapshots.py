@@ -21,7 +21,7 @@ from rich.color_triplet import ColorTriplet
 from probe_engine.sources.run_folder import read_spec
 from probe_tui.palettes import THEMES
 from probe_tui.renderables.palette import COLOURBLIND
-from probe_tui.screens.leave import LeaveScreen
+from probe_tui.screens.leave import LeaveScreen, ways
 from probe_tui.screens.options import OptionsScreen
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
@@ -34,7 +34,7 @@ KEYS = {
 }
 SCREENS = {
     "options": lambda: OptionsScreen(read_spec(HEALTHY)),
-    "leave": lambda: LeaveScreen("runs/20251120T070000Z-checkpoint-30"),
+    "leave": lambda: LeaveScreen(ways("runs/20251120T070000Z-checkpoint-30", own=True, waits=False)),
 }
 VIEWS = (*KEYS, *SCREENS)
 ENORMOUS = (240, 140)

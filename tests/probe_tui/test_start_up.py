@@ -28,7 +28,7 @@ HEAVY = {
 }
 """What the engine computes with. Any of these takes longer to load than the screen may take to appear."""
 
-ENGINE = {"assembly", "catalogue", "control", "errors", "events", "report", "spec"}
+ENGINE = {"assembly", "catalogue", "control", "errors", "events", "liveness", "report", "spec"}
 """The rooms of the engine that the screen may enter."""
 
 LOADED = "print(json.dumps(sorted(sys.modules)))"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from probe_engine.model.sharding import parameter_gradients
 from probe_engine.estimators.token_statistics import TokenStatistics
+from probe_engine.model.sharding import parameter_gradients
 from probe_engine.model.teacher_forcing import (
     Layout,
     device_of,
@@ -97,9 +97,7 @@ class Loop(UnitByUnit):
         return response_logits(self.model, layout), layout
 
     def _gradient(self, objective: Tensor, *, retain: bool = False) -> ParameterVector:
-        gradients = parameter_gradients(
-            self.model, objective, self.registry.parameters, retain_graph=retain
-        )
+        gradients = parameter_gradients(self.model, objective, self.registry.parameters, retain_graph=retain)
         return ParameterVector(
             self.registry.ids, tuple(None if g is None else g.to(wide(g.dtype)) for g in gradients)
         )

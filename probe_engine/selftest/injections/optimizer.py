@@ -100,6 +100,13 @@ def _dropout(lab: Lab) -> Report:
     return _examined(healthy)
 
 
+def _clipping_unknown(lab: Lab) -> Report:
+    """Without the trainer's arguments."""
+    checkpoint = lab.checkpoint()
+    (checkpoint / "training_args.bin").unlink()
+    return probe(checkpoint, device="cpu")
+
+
 INJECTIONS = (
     Injection("OPT001", "optimizer.pt deleted", _no_file),
     Injection("OPT002", "Adafactor's state in optimizer.pt", lambda lab: _on_disk(lab, _factored)),
@@ -112,4 +119,5 @@ INJECTIONS = (
     Injection("OPT009", "parameters made anew after the optimizer was built", _rewrapped),
     Injection("OPT010", "v a thousand times too small", _stale),
     Injection("OPT011", "attention dropout in the live model's configuration", _dropout),
+    Injection("OPT012", "training_args.bin deleted", _clipping_unknown),
 )

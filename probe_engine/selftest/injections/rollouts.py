@@ -67,7 +67,7 @@ def _set(changes: Row, count: int | None = None) -> Callable[[list[Row], Objects
 
     def spoil(rows: list[Row], _: Objects) -> None:
         for row in rows[:count]:
-            row |= changes
+            row.update(changes)
 
     return spoil
 

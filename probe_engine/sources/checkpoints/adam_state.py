@@ -13,7 +13,7 @@ from torch import Tensor
 from probe_engine.errors import ProbeError
 from probe_engine.registry import ParameterRegistry
 from probe_engine.sources.checkpoints.names import listed, shown
-from probe_engine.types import AdamMoments, OptimizerState, Scalar
+from probe_engine.types import AdamMoments, OptimizerState, Scalar, StepRule
 
 _MARKS_OF_OTHERS = {
     "exp_avg_sq_row": "Adafactor",
@@ -21,7 +21,6 @@ _MARKS_OF_OTHERS = {
     "state1": "an 8-bit optimizer of bitsandbytes",
     "z": "a schedule-free optimizer",
     "momentum_buffer": "SGD with momentum, or Muon",
-    "max_exp_avg_sq": "AMSGrad, whose denominator is not √v̂",
     "mu_product": "NAdam",
     "exp_inf": "Adamax",
     "square_avg": "RMSprop",
@@ -89,9 +88,35 @@ class Hyperparameters:
             weight_decay=max(decays, default=0.0),
         )
 
+    def rule(self, group: Mapping[str, Any], class_name: str) -> StepRule | None:
+        """What the optimizer does with the gradients of a group; None where no learning rate is known.
+
+        `--lr` is every group's; what a group does not say is what speaks for all.
+        """
+        own = None if self.lr_origin == "option" else _number(group.get("lr"))
+        lr = self.lr if own is None else own
+        if lr is None:
+            return None
+        betas = group.get("betas")
+        if not (isinstance(betas, list | tuple) and len(betas) == 2):
+            betas = self.betas
+        return StepRule(
+            lr=lr,
+            betas=(
+                _first(betas[0], default=self.betas[0], below=1),
+                _first(betas[1], default=self.betas[1], below=1),
+            ),
+            eps=_first(group.get("eps"), default=self.eps),
+            weight_decay=_first(group.get("weight_decay"), default=0.0),
+            decoupled=bool(group.get("decoupled_weight_decay", class_name != "Adam")),
+            amsgrad=group.get("amsgrad") is True,
+            maximize=group.get("maximize") is True,
+        )
+
 
 def reading_of(
     groups: Sequence[Mapping[str, Any]],
+    members: Mapping[str, Mapping[str, Any]],
     states: Mapping[str, Mapping[str, Any]],
     hyperparameters: Hyperparameters,
     class_name: str,
@@ -101,6 +126,7 @@ def reading_of(
 
     Args:
         groups: the optimizer's parameter groups.
+        members: name to the group that holds it.
         states: name to what the optimizer keeps of that parameter.
         hyperparameters: of the optimizer.
         class_name: of the optimizer.
@@ -113,20 +139,31 @@ def reading_of(
     for name, kept in states.items():
         step = _number(kept.get("step"))
         step = group_step if step is None else step
-        exp_avg, exp_avg_sq = kept["exp_avg"], kept["exp_avg_sq"]
-        if not (_finite(exp_avg) and _finite(exp_avg_sq)) or bool((exp_avg_sq < 0).any()):
+        exp_avg, exp_avg_sq, largest = kept["exp_avg"], kept["exp_avg_sq"], kept.get("max_exp_avg_sq")
+        squares = [exp_avg_sq] if largest is None else [exp_avg_sq, largest]
+        if not all(map(_finite, [exp_avg, *squares])) or any(bool((v < 0).any()) for v in squares):
             invalid.append(name)
         elif step is None or step < 1:
             stepless.append(name)
         else:
-            moments[name] = AdamMoments(exp_avg, exp_avg_sq, step)
+            moments[name] = AdamMoments(exp_avg, exp_avg_sq, step, largest)
     state = empty_state(hyperparameters, class_name)
+    # Of a parameter whose state is unusable the next step is unknown; one without a state starts from none.
+    unknown = {*invalid, *stepless}
+    rules = {
+        name: rule
+        for name, group in members.items()
+        if name not in unknown
+        and (rule := hyperparameters.rule(group, class_name)) is not None
+        and not (rule.amsgrad and name in moments and moments[name].max_exp_avg_sq is None)
+    }
     return AdamReading(
         state=replace(
             state,
             step=max((m.step for m in moments.values()), default=None),
             moments=moments,
             mapped_by=mapped_by,
+            rules=rules,
         ),
         invalid=tuple(invalid),
         stepless=tuple(stepless),
@@ -187,12 +224,18 @@ def refuse_other_families(states: Iterable[Mapping[str, Any]], source: str) -> N
 
 
 def misfits(states: Mapping[str, Mapping[str, Any]], registry: ParameterRegistry) -> list[str]:
-    """The states that are not two dense floating-point tensors of their parameter's shape."""
+    """The states that are not dense floating-point tensors of their parameter's shape."""
     shapes = {name: parameter.shape for name, parameter in registry}
     return [
         f"{name} {_shape(state.get('exp_avg_sq'))} for {list(shapes[name])}"
         for name, state in states.items()
-        for moments in [(state.get("exp_avg"), state.get("exp_avg_sq"))]
+        for moments in [
+            (
+                state.get("exp_avg"),
+                state.get("exp_avg_sq"),
+                state.get("max_exp_avg_sq", state.get("exp_avg_sq")),
+            )
+        ]
         if not all(_is_dense(tensor) and tensor.shape == shapes[name] for tensor in moments)
     ]
 

@@ -49,7 +49,7 @@ def parse_object(data: bytes) -> dict[str, Any]:
 
 
 def _plain(parsed: dict[str, Any]) -> Any:
-    """transformers writes numbers that JSON lacks as `{"__float__": "Infinity"}` (Mamba-2's time_step_limit)."""
+    """transformers writes numbers that JSON lacks as `{"__float__": "Infinity"}`: see Mamba-2."""
     if parsed.keys() == {"__float__"} and isinstance(parsed["__float__"], str):
         return _NOT_FINITE.get(parsed["__float__"], parsed)
     return parsed

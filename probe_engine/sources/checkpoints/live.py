@@ -36,20 +36,21 @@ def read_optimizer(
         lr: a learning rate that overrides the optimizer's.
     """
     source = type(optimizer).__name__
+    members: dict[str, dict[str, Any]] = {}
     states: dict[str, dict[str, Any]] = {}
     strays = []
-    for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+    for group, parameter in ((g, p) for g in optimizer.param_groups for p in g["params"]):
         name = registry.name_of(parameter)
         if name is None:
             if parameter.requires_grad:
                 strays.append(str(list(parameter.shape)))
-        elif state := optimizer.state.get(parameter):
+            continue
+        members[name] = group
+        if state := optimizer.state.get(parameter):
             states[name] = state
     hyperparameters = Hyperparameters.of(optimizer.param_groups, "optimizer", lr, {})
     try:
-        if strays and not any(
-            registry.name_of(p) for group in optimizer.param_groups for p in group["params"]
-        ):
+        if strays and not members:
             raise ProbeError(
                 f"{source}: expected the model's {len(registry)} trainable parameters, found {len(strays)} "
                 "other objects: the optimizer was built before the model was wrapped or reloaded",
@@ -64,5 +65,5 @@ def read_optimizer(
     except ProbeError as refusal:
         reading = refused(refusal, hyperparameters, optimizer.param_groups)
     else:
-        reading = reading_of(optimizer.param_groups, states, hyperparameters, source, "object")
+        reading = reading_of(optimizer.param_groups, members, states, hyperparameters, source, "object")
     return replace(reading, strays=tuple(strays))

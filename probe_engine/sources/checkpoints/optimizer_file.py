@@ -100,10 +100,10 @@ def laid_on(
     if saved.refusal is not None:
         return refused(saved.refusal, hyperparameters, groups)
     try:
-        by_name, mapped_by = _named(groups, saved.states, saved.source, model, saved.names)
+        members, by_name, mapped_by = _named(groups, saved.states, saved.source, model, saved.names)
     except ProbeError as refusal:
         return refused(refusal, hyperparameters, groups)
-    return reading_of(groups, by_name, hyperparameters, _class_name(groups, trainer), mapped_by)
+    return reading_of(groups, members, by_name, hyperparameters, _class_name(groups, trainer), mapped_by)
 
 
 def decay_groups(model: nn.Module, registry: ParameterRegistry) -> tuple[list[str], list[str]]:
@@ -151,8 +151,8 @@ def _named(
     source: str,
     model: nn.Module,
     names: Sequence[str] | None,
-) -> tuple[dict[str, Mapping[str, Any]], str]:
-    """The states by name, and how the names were found."""
+) -> tuple[dict[str, Mapping[str, Any]], dict[str, Mapping[str, Any]], str]:
+    """The groups and the states by name, and how the names were found."""
     indices = [index for group in groups for index in group["params"]]
     everything = ParameterRegistry.of(model)
     registry = everything.trainable
@@ -181,7 +181,8 @@ def _named(
             f"that differ ({shown(wrong)}): this state belongs to another model or order",
             names=wrong,
         )
-    return by_name, mapped_by
+    of_each = (group for group in groups for _ in group["params"])
+    return dict(zip(ordered, of_each, strict=True)), by_name, mapped_by
 
 
 def _name_list(names: Sequence[Any]) -> list[str]:

@@ -13,15 +13,12 @@ from probe_engine.estimators.on_policy import NucleusFit, OnPolicyTest, Temperat
 UNCUT = NucleusFit(0.999, 0.0, 0.001, 0.0)
 
 
-def test(tokens=1000, z=0.0, temperature=1.0, gain=0.0, nucleus=UNCUT):
+def outcome(tokens=1000, z=0.0, temperature=1.0, gain=0.0, nucleus=UNCUT):
     return OnPolicyTest(tokens, z, TemperatureFit(temperature, 0.02, gain), nucleus)
 
 
-test.__test__ = False  # a maker of results
-
-
 def test_too_few_tokens_say_nothing():
-    found = samples(test(tokens=199, z=9.0, gain=40.0), 1.0)
+    found = samples(outcome(tokens=199, z=9.0, gain=40.0), 1.0)
     assert (found.code, found.status) == ("ROLL007", "skip")
     assert "waits for 200" in found.message
 
@@ -29,23 +26,23 @@ def test_too_few_tokens_say_nothing():
 @pytest.mark.parametrize(
     ("seen", "status", "says"),
     [
-        (test(z=3.9, gain=7.6), "ok", "z = 3.9"),
-        (test(z=9.0, gain=3.0), "ok", "z = 9.0"),
-        (test(z=math.nan), "ok", "is certain"),
-        (test(z=4.1, temperature=1.1, gain=8.4), "warn", "another checkpoint"),
-        (test(z=-9.0, temperature=0.7, gain=40.0), "warn", "temperature 0.70 ± 0.02 fits best"),
+        (outcome(z=3.9, gain=7.6), "ok", "z = 3.9"),
+        (outcome(z=9.0, gain=3.0), "ok", "z = 9.0"),
+        (outcome(z=math.nan), "ok", "is certain"),
+        (outcome(z=4.1, temperature=1.1, gain=8.4), "warn", "another checkpoint"),
+        (outcome(z=-9.0, temperature=0.7, gain=40.0), "warn", "temperature 0.70 ± 0.02 fits best"),
         (
-            test(z=-8.0, temperature=0.8, gain=30.0, nucleus=NucleusFit(0.898, 0.08, 0.009, 90)),
+            outcome(z=-8.0, temperature=0.8, gain=30.0, nucleus=NucleusFit(0.898, 0.08, 0.009, 90)),
             "warn",
             "top-p = 0.90",
         ),
         (
-            test(z=-3.0, temperature=0.9, gain=4.5, nucleus=NucleusFit(0.95, 0.04, 0.006, 60)),
+            outcome(z=-3.0, temperature=0.9, gain=4.5, nucleus=NucleusFit(0.95, 0.04, 0.006, 60)),
             "warn",
             "top-p = 0.95",
         ),
         (
-            test(z=-30.0, temperature=1 / 3, gain=90.0, nucleus=NucleusFit(0.0, 0.5, 0.0, 400)),
+            outcome(z=-30.0, temperature=1 / 3, gain=90.0, nucleus=NucleusFit(0.0, 0.5, 0.0, 400)),
             "warn",
             "greedy",
         ),
@@ -58,7 +55,7 @@ def test_it_fires_on_what_chance_does_not_do_and_names_the_likeliest_reason(seen
 
 
 def test_temperatures_are_absolute():
-    found = samples(test(z=9.0, temperature=1.5, gain=40.0), 0.8)
+    found = samples(outcome(z=9.0, temperature=1.5, gain=40.0), 0.8)
     assert "temperature 1.20 ± 0.02" in found.message
     assert found.evidence["temperature"] == pytest.approx(1.2)
 

@@ -54,7 +54,11 @@ def test_a_healthy_state_is_ok_in_every_line() -> None:
     ("edit", "expected"),
     [
         (lambda o: o.state.clear(), {"OPT001": "warn"}),
-        (lambda o: states(o)[0].update(max_exp_avg_sq=1), {"OPT002": "fail"}),
+        (lambda o: states(o)[0].update(max_exp_avg_sq=1), {"OPT003": "fail"}),
+        (
+            lambda o: states(o)[0].update(max_exp_avg_sq=-torch.ones_like(states(o)[0]["exp_avg_sq"])),
+            {"OPT005": "fail"},
+        ),
         (lambda o: states(o)[0].update(exp_avg_sq=torch.zeros(3)), {"OPT003": "fail"}),
         (lambda o: o.state.pop(REGISTRY.parameters[2]), {"OPT004": "warn"}),
         (lambda o: states(o)[1]["exp_avg_sq"].view(-1)[0].fill_(-1), {"OPT005": "fail"}),

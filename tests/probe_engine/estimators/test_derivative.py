@@ -9,7 +9,13 @@ import torch
 from oracles.enumeration import Enumerable
 from torch import Tensor
 
-from probe_engine.estimators.derivative import central_difference, extrapolated, factor, settled
+from probe_engine.estimators.derivative import (
+    central_difference,
+    confirmed,
+    extrapolated,
+    factor,
+    settled,
+)
 from probe_engine.estimators.entropy import length_weights
 from probe_engine.estimators.importance import Samples
 
@@ -22,7 +28,8 @@ def measured(direction: Tensor, epsilon: float, lam: Tensor) -> Tensor:
     """½( d(+ε) − d(−ε) ) of the drawn responses, by unit."""
     unit = torch.arange(B).repeat_interleave(G)
     S, ahead, behind = (
-        MODEL.of(MODEL.log_probs(MODEL.theta + sign * epsilon * direction), DRAW).flatten() for sign in (0, 1, -1)
+        MODEL.of(MODEL.log_probs(MODEL.theta + sign * epsilon * direction), DRAW).flatten()
+        for sign in (0, 1, -1)
     )
     share = torch.full((B * G,), 1 / (B * G), dtype=torch.float64)
     weights = lam[DRAW.sequences].flatten()
@@ -83,3 +90,10 @@ def test_factor_is_a_ratio_estimator() -> None:
 )
 def test_settled_at_its_borders(whole, half, expected) -> None:
     assert settled(whole, half) is expected
+
+
+def test_a_departure_must_stay_as_the_step_shrinks() -> None:
+    assert confirmed(0.928, 0.9275)
+    assert confirmed(1.12, 1.10)
+    assert not confirmed(0.9926, 1.0001)
+    assert not confirmed(0.984, 0.9956)

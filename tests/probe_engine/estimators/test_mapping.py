@@ -96,3 +96,21 @@ def test_what_says_nothing_about_the_order_counts_as_no_correlation():
     v, g = parameter((30,), 0)
     found = best_assignment([v, torch.ones(30)], squares([g, torch.full((30,), torch.nan)]))
     assert found.taken == found.best == pytest.approx(spearmanr(v, g**2).statistic / 2)
+
+
+def test_short_vectors_gain_by_chance_what_long_ones_do_not():
+    """As many short vectors as IA3 has, in their own order and with noise: another order may fit better."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        v, g = zip(*(noisy((16,), generator) for _ in range(14)), strict=True)
+        found = best_assignment(v, g)
+        assert found.best - found.taken < found.chance
+    v, g = zip(*(noisy((40, 40), generator) for _ in range(14)), strict=True)
+    turned = best_assignment(v[1:] + v[:1], g)
+    assert turned.best - turned.taken > 2 * turned.chance
+
+
+def noisy(shape: tuple[int, ...], generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """exp_avg_sq, and a fresh gradient² that says a little of it."""
+    v = torch.randn(shape, generator=generator).mul(0.5).exp()
+    return v, (v * torch.randn(shape, generator=generator).square()).flatten()

@@ -52,7 +52,7 @@ def test_the_part_of_a_token_beyond_q_has_expectation_one_minus_q(q: float) -> N
 def drawn(
     seed: int, *, temperature: float = 1.0, top_p: float = 1.0, tokens: int = 1500, vocabulary: int = 200
 ) -> TokenStatistics:
-    """Tokens of random distributions, sharp ones and flat ones, drawn as a sampler with these settings does."""
+    """Tokens of random distributions, sharp ones and flat ones, drawn by a sampler of these settings."""
     generator = torch.Generator().manual_seed(seed)
     sharpness = 8 * torch.rand(tokens, 1, generator=generator, dtype=torch.float64)
     logits = sharpness * torch.randn(tokens, vocabulary, generator=generator, dtype=torch.float64)

@@ -36,7 +36,8 @@ def reaches(step: Tensor, batches: int, B: int, seed: int = 0) -> list[list[Reac
     first = MODEL.x(draw, LAM) @ step
     after = {k: MODEL.of(MODEL.log_probs(MODEL.theta + k * step), draw) for k in SCALES}
     return [
-        [Reach(k, matched(samples(S[r], after[k][r], lam[r])), first[r]) for k in SCALES] for r in range(batches)
+        [Reach(k, matched(samples(S[r], after[k][r], lam[r])), first[r]) for k in SCALES]
+        for r in range(batches)
     ]
 
 
@@ -94,7 +95,9 @@ def by_hand(*departures: float, first: float = 1.0, spread: float = 0.0, ess: fl
     template = matched(samples(torch.zeros(4, 2), torch.zeros(4, 2), torch.ones(4, 2)))
     one = torch.full((4,), first, dtype=torch.float64)
     return [
-        Reach(k, replace(template, d_units=k * one + d + around, delta_h=k * first + d, ess_fraction=ess), one)
+        Reach(
+            k, replace(template, d_units=k * one + d + around, delta_h=k * first + d, ess_fraction=ess), one
+        )
         for k, d in zip(SCALES, departures, strict=True)
     ]
 

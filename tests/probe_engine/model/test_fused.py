@@ -24,9 +24,7 @@ from probe_engine.model.unit_gradients.fused.packing import PASS_TOKENS, rectang
 from probe_engine.model.unit_gradients.received import UnitVectors
 from probe_engine.registry import ParameterRegistry, ParameterVector
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:The following .*_pattern keys"
-)  # peft on tensors of experts
+pytestmark = pytest.mark.filterwarnings("ignore:The following .*_pattern keys")  # peft on tensors of experts
 
 FAMILIES = ("llama", "gpt2", "qwen2", "gemma", "phi", "mixtral", "opt", "gpt_neox")
 ADAPTATIONS = {

@@ -68,6 +68,15 @@ def test_dora_is_named_with_both_factors(kind) -> None:
     assert all(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
 
 
+def test_a_tied_row_that_the_embedding_gives_no_gradient_is_named() -> None:
+    """padding_idx leaves the embedding's part out of the row's gradient, though its token is a real one."""
+    model = tiny.model("llama", tie_word_embeddings=True)
+    assert derivative(examined(model)).status == "ok"
+    read = [t for g in BATCH.groups for t in g.tokens]
+    model.model.embed_tokens.padding_idx = max(set(read), key=read.count)
+    assert derivative(examined(model)).status == "warn"
+
+
 def test_a_verdict_on_a_gradient_that_is_none_is_unreliable() -> None:
     model = tiny.with_lora(tiny.model("llama"), use_dora=True)
     report = probe(model, optimizer=tiny.optimizer(model, lr=1e-5), batch=BATCH, ignore=("OPT",))

@@ -162,6 +162,19 @@ def test_a_disk_that_fills_up_stops_the_run_and_loses_nothing(
     assert isinstance(heard[-1], events.Failed)
 
 
+def test_a_report_that_can_not_be_put_in_its_place_is_told_in_the_log(
+    live: LiveObjects, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    (run / "report.json" / "older").mkdir(parents=True)
+    report = execute(resolve({"out": str(run)}), live=live)
+    assert (report.findings[-1].code, report.run.exit_code) == ("RUN003", 3)
+    *_, found, failed = read_events(run)
+    assert isinstance(found, events.FindingEvent)
+    assert found.finding == report.findings[-1]
+    assert isinstance(failed, events.Failed)
+
+
 def test_a_disk_that_a_heartbeat_finds_full_stops_the_run(
     live: LiveObjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -153,7 +153,11 @@ def test_realized_change_agrees_with_the_twin(report: Report, twin: Twin, pairin
     truth = twin.realized(
         twin.of("U") if held_out else twin.prompts, twin.of("E") if held_out else twin.prompts
     )
-    rows = {row.estimator: row for row in report.realized if row.pairing == pairing}
+    rows = {
+        row.estimator: row
+        for row in report.realized
+        if (row.step, row.pairing) == ("preconditioned", pairing)
+    }
     for estimator in ("snis", "matched"):
         for name, value in truth[estimator].items():
             close(getattr(rows[estimator], name), value, truth[estimator]["se"])
@@ -173,7 +177,11 @@ def test_other_weightings_agree_with_the_twin(run: trl_runs.TrlRun, weighting: s
     close(
         report.estimates.u_statistic.u_cross, twin.u_statistic()["u_cross"], max(map(abs, twin.r().values()))
     )
-    rows = {row.estimator: row for row in report.realized if row.pairing == "same_batch"}
+    rows = {
+        row.estimator: row
+        for row in report.realized
+        if (row.step, row.pairing) == ("preconditioned", "same_batch")
+    }
     truth = twin.realized(twin.prompts, twin.prompts)
     close(rows["matched"].delta_h, truth["matched"]["delta_h"], truth["matched"]["se"])
     close(rows["snis"].delta_h, truth["snis"]["delta_h"], truth["snis"]["se"])

@@ -28,6 +28,7 @@ ROOTS: dict[str, set[str]] = {
     "fsdp2_frozen": {"PEFT001"},
     "fsdp2_old_optimizer": {"OPT009"},
     "fsdp2_no_grad": {"GRAD002"},
+    "fsdp2_accumulating": {"GRAD014"},
     "fsdp2_probe": {"GRAD014"},
     "fsdp1": {"GRAD014"},
 }

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import tiny
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import nn
 
 from probe_engine import doctor, probe
@@ -130,20 +131,31 @@ def test_an_outer_autocast_changes_no_number_and_an_inner_one_stays() -> None:
     assert inner == pytest.approx(plain, rel=0.1)
 
 
-def test_a_model_that_accelerate_prepared_gives_no_alarm() -> None:
-    assert roots(examined(*prepared_by_accelerate())) == set()
+Prepare = Callable[[], tuple[nn.Module, Any]]
 
 
-def prepared_by_accelerate() -> tuple[nn.Module, Any]:
-    model = lora()
-    prepared: Any = Accelerator(cpu=True, mixed_precision="bf16").prepare(model, tiny.optimizer(model))
-    return prepared[0], prepared[1]
+@pytest.fixture
+def prepared() -> Iterator[Prepare]:
+    """Makes a model and its optimizer, prepared by accelerate for bf16; the process's state is made anew."""
+
+    def prepare() -> tuple[nn.Module, Any]:
+        model = lora()
+        both: Any = Accelerator(cpu=True, mixed_precision="bf16").prepare(model, tiny.optimizer(model))
+        return both[0], both[1]
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield prepare
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def test_autocast_around_autocast_is_as_if_there_were_none() -> None:
+def test_a_model_that_accelerate_prepared_gives_no_alarm(prepared: Prepare) -> None:
+    assert roots(examined(*prepared())) == set()
+
+
+def test_autocast_around_autocast_is_as_if_there_were_none(prepared: Prepare) -> None:
     """torch keeps casts of weights until the outermost region ends: those without a graph, too."""
-    alone = norms(examined(*prepared_by_accelerate()))
-    model, optimizer = prepared_by_accelerate()
+    alone = norms(examined(*prepared()))
+    model, optimizer = prepared()
     ids = torch.tensor([[1, 2, 3]])
     with torch.autocast("cpu", torch.bfloat16):
         with torch.no_grad():
@@ -154,8 +166,8 @@ def test_autocast_around_autocast_is_as_if_there_were_none() -> None:
     assert norms(report) == alone
 
 
-def test_a_step_is_seen_by_a_forward_that_casts_its_weights() -> None:
-    model, optimizer = prepared_by_accelerate()
+def test_a_step_is_seen_by_a_forward_that_casts_its_weights(prepared: Prepare) -> None:
+    model, optimizer = prepared()
     with torch.autocast("cpu", torch.bfloat16):
         report = probe(model, optimizer=optimizer, batch=tiny.batch(sizes=(3,) * 8), lr=1e-2)
     assert all(row.delta_h for row in report.realized)
@@ -293,7 +305,14 @@ def test_the_probe_itself_runs_on_a_compiled_model() -> None:
 
 def test_preserved_leaves_autocast_as_it_was_after_an_error() -> None:
     with torch.autocast("cpu", torch.bfloat16):
-        with pytest.raises(ValueError, match="inside"), preserved(lora()):
-            assert not torch.is_autocast_enabled("cpu")
-            raise ValueError("inside")
+        inside = []
+
+        def fail() -> None:
+            with preserved(lora()):
+                inside.append(torch.is_autocast_enabled("cpu"))
+                raise ValueError("inside")
+
+        with pytest.raises(ValueError, match="inside"):
+            fail()
+        assert inside == [False]
         assert torch.is_autocast_enabled("cpu")

@@ -61,7 +61,7 @@ def test_it_scrolls_around_the_cursor_and_says_what_is_seen() -> None:
     assert (
         picture(drawn(BAND, width=21, cursor=(11, 6)))
         == """
-entropy of ↓ trained…
+↓→ rows 10–12/12 · c…
         5   7    10
 10 ░−░+░−░+░−░+▓−█+▓−
 11 ░+░−░+░−░+░−░+▓−█+

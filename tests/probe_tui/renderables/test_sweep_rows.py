@@ -66,7 +66,7 @@ def test_a_row_a_scale_between_first_order_and_the_axis() -> None:
     ("reach", "place", "said"),
     [
         (0.1, 1, "the linear range ends at 0.1 of this step"),
-        (2.0, 5, "holds up to 2 of this step, the longest tried"),
+        (2.0, 5, "holds up to 2 × this step, the longest tried"),
         (0.5, 3, "beyond, weights are too uneven"),
         (None, 1, "too uneven to say"),
     ],
@@ -101,7 +101,9 @@ def test_unknown_numbers_are_dashes() -> None:
 @pytest.mark.parametrize("width", [30, 80])
 def test_the_panel_has_a_path_for_every_number(width) -> None:
     own = SelfInfluence(value=0.003, diagonal_share=0.9)
-    lines = realized_lines(report(sweep=swept(), self_influence=own), scale=TAKEN, width=width, palette=DEFAULT)
+    lines = realized_lines(
+        report(sweep=swept(), self_influence=own), scale=TAKEN, width=width, palette=DEFAULT
+    )
     paths = [line.path for line in lines]
     for index in range(4):
         assert f".sweep.points[{index}].delta_h" in paths

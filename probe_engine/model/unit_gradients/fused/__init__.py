@@ -4,6 +4,7 @@ Sequences do not mix, so cotangent 1 on every S[n] brings δ[n] = ∂S[n]/∂(ou
 linear one ∇_W S[n] = Σ_t δ xᵀ. X_u and Y_u are sums of the same products with other weights.
 
 packing  which sequences share a pass
+places   where parameters are in the model, and which layers have a rule
 tape     a forward pass with the layers' inputs, and what autograd's graph says of each parameter's uses
 rules    gradients of a layer's parameters from x and δ
 reverse  the reverse pass; what no rule gives, from the nearest module around it, by autograd

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
 from probe_engine.estimators.token_statistics import TokenStatistics
 from probe_engine.model.unit_gradients.fused.packing import Window, windows
+from probe_engine.model.unit_gradients.fused.places import Places
 from probe_engine.model.unit_gradients.fused.reverse import Pass, reverse
 from probe_engine.model.unit_gradients.fused.tape import Tape
 from probe_engine.model.unit_gradients.interface import Measurement, Receive, Scored
@@ -34,6 +36,10 @@ class Fused:
     keeps_vectors: bool = True
     _without_rule: set[int] = field(default_factory=set)
     """Parameters, by index, that some use without a rule was seen of."""
+
+    @cached_property
+    def _places(self) -> Places:
+        return Places.of(self.model, self.registry)
 
     @property
     def attention(self) -> str:
@@ -140,6 +146,7 @@ class Fused:
         return Tape(
             self.model,
             self.registry,
+            self._places,
             sequences,
             self.temperature,
             without_rule=self._without_rule,

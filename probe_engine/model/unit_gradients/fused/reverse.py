@@ -142,7 +142,7 @@ class _Forming:
 
 def _add(call: RuledCall, each: Pass, group: slice, key: int, x: Tensor, y: Tensor) -> None:
     """Adds what one use gives to X and Y of a group of units, [units, *parameter.shape]."""
-    assert call.layer is not None
+    assert call.given is not None
     assert call.delta is not None
     at = ((each.units >= group.start) & (each.units < group.stop)).nonzero().squeeze(-1)
     if not len(at):
@@ -153,7 +153,7 @@ def _add(call: RuledCall, each: Pass, group: slice, key: int, x: Tensor, y: Tens
     step = max(1, FORMED_NUMBERS * length // (len(at) * max(1, x[0].numel())))
     for first in range(0, length, step):
         rows = slice(first, min(first + step, length))
-        gradients = call.rule.gradients(call.layer, call.delta, call.names[key], at, rows).to(x.device)
+        gradients = call.rule.gradients(call.given, call.delta, call.names[key], at, rows).to(x.device)
         for total, weights in ((x, wx), (y, wy)):
             part = total[:, rows]
             part += (weights @ gradients.flatten(1)).view_as(part)

@@ -25,8 +25,9 @@ from probe_engine.model.teacher_forcing import (
     sequence_log_probs,
 )
 from probe_engine.model.unit_gradients.fused.graph import Node, leaf_edges
-from probe_engine.model.unit_gradients.fused.rules import LOOKUP, LayerCall, Rule, rule_for
-from probe_engine.registry import ParameterRegistry, unwrapped
+from probe_engine.model.unit_gradients.fused.places import Layer, Places
+from probe_engine.model.unit_gradients.fused.rules import LOOKUP, LayerCall, Rule
+from probe_engine.registry import ParameterRegistry
 
 
 @dataclass(eq=False)
@@ -37,7 +38,7 @@ class RuledCall:
     """
 
     rule: Rule
-    layer: LayerCall | None
+    given: LayerCall | None
     names: dict[int, str]
     """Of the parameters within the layer, by `id`."""
     severed: bool
@@ -55,7 +56,7 @@ class RuledCall:
         """This parameter, by `id`, is done; after the last one the tensors go."""
         self.names.pop(parameter)
         if not self.names:
-            self.layer = self.delta = self.arrived = None
+            self.given = self.delta = self.arrived = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class Tape:
 
     Args:
         registry: the parameters that are to be differentiated.
+        places: where they are.
         without_rule: parameters, by index, that are known to have a use without a rule.
         statistics: whether token statistics are wanted.
     """
@@ -94,20 +96,20 @@ class Tape:
         self,
         model: nn.Module,
         registry: ParameterRegistry,
+        places: Places,
         sequences: Sequence[TokenSequence],
         temperature: float,
         *,
         without_rule: Collection[int],
         statistics: bool,
     ) -> None:
-        self._registry = registry
+        self._registry, self._places = registry, places
         self._without_rule = {registry.ids[index] for index in without_rule}
         self._calls: list[tuple[Node, RuledCall]] = []
-        self._seen: dict[str, _Seen] = defaultdict(_Seen)
-        self._owners: dict[int, list[list[str]]] = defaultdict(list)
+        self._seen: dict[nn.Module, _Seen] = defaultdict(_Seen)
         self._starts: list[GradientEdge] = []
         self._layout = Layout.of(sequences, device=device_of(model))
-        with self._watched(unwrapped(model)):
+        with self._watched():
             logits = response_logits(model, self._layout)
         self.S = sequence_log_probs(response_log_probs(logits, self._layout, temperature))
         """[N], with its graph"""
@@ -177,12 +179,8 @@ class Tape:
         return ruled, unruled
 
     def _anchor(self, key: int) -> Anchor:
-        owners = self._owners[key]
-        shared = 0
-        while all(len(path) > shared and path[shared] == owners[0][shared] for path in owners):
-            shared += 1
-        for depth in range(shared, -1, -1):
-            seen = self._seen[".".join(owners[0][:depth])]
+        for module in self._places.upwards(key):
+            seen = self._seen[module]
             if len(seen.outputs) == 1 and len(seen.outputs[0]) == 1:
                 edge, shape = seen.outputs[0][0]
                 inside, _ = leaf_edges([edge.node], seen.inputs)
@@ -196,33 +194,17 @@ class Tape:
         return len(shape) >= 3 and shape[0] == N and bool({T, self._layout.targets.shape[1]} & {*shape[1:-1]})
 
     @contextmanager
-    def _watched(self, model: nn.Module) -> Iterator[None]:
+    def _watched(self) -> Iterator[None]:
         """Forward hooks inside, none left behind."""
-        registered = set(self._registry.ids)
-        own = {
-            name: {id(p): n for n, p in module.named_parameters(recurse=False) if id(p) in registered}
-            for name, module in model.named_modules(remove_duplicate=False)
-        }
-        around = {""}
-        for path, keys in ((name.split("."), keys) for name, keys in own.items()):
-            for key in keys:
-                self._owners[key].append(path)
-            if keys:
-                around.update(".".join(path[: n + 1]) for n in range(len(path)))
-        handles = []
+        places, handles = self._places, []
         try:
-            embeddings = getattr(model, "get_input_embeddings", lambda: None)()
-            if isinstance(embeddings, nn.Module):
-                handles.append(embeddings.register_forward_hook(self._begin))
-            for name, module in model.named_modules():
-                rule = rule_for(module) if own[name] else None
-                if rule is not None:
-                    ruled = {k: n for k, n in own[name].items() if k not in self._without_rule}
-                    record = partial(self._record, rule, ruled)
-                    handles.append(module.register_forward_hook(record, with_kwargs=True))
-                if name in around:
-                    note = partial(self._note, name)
-                    handles.append(module.register_forward_hook(note, with_kwargs=True))
+            if places.embeddings is not None:
+                handles.append(places.embeddings.register_forward_hook(self._begin))
+            for layer in places.layers:
+                record = partial(self._record, layer)
+                handles.append(layer.module.register_forward_hook(record, with_kwargs=True))
+            for module in places.around.values():
+                handles.append(module.register_forward_hook(self._note, with_kwargs=True))
             yield
         finally:
             for handle in handles:
@@ -243,18 +225,17 @@ class Tape:
         self._starts.append(get_gradient_edge(leaf))
         return leaf
 
-    def _record(
-        self, rule: Rule, names: dict[int, str], module: nn.Module, args: Any, kwargs: Any, output: Any
-    ) -> Tensor | None:
+    def _record(self, layer: Layer, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Tensor | None:
+        names = {key: name for key, name in layer.names.items() if key not in self._without_rule}
         if not names or not isinstance(output, Tensor) or not output.requires_grad:
             return None
         if not self._row_a_sequence(output.shape):
             return None
-        layer = LayerCall.of(module, args, kwargs)
-        if not rule.holds(layer, output.detach()):
+        given = LayerCall.of(module, args, kwargs)
+        if not layer.rule.holds(given, output.detach()):
             return None
-        severed = rule is LOOKUP
-        call = RuledCall(rule, layer, dict(names), severed)
+        severed = layer.rule is LOOKUP
+        call = RuledCall(layer.rule, given, names, severed)
         kept = self._leaf(output) if severed else output
         self._calls.append((get_gradient_edge(kept).node, call))
         kept.register_hook(call.take)  # type: ignore[no-untyped-call]
@@ -264,7 +245,7 @@ class Tape:
             self._starts.append(get_gradient_edge(output))
         return None
 
-    def _note(self, name: str, _module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        seen = self._seen[name]
+    def _note(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        seen = self._seen[module]
         seen.outputs.append([(get_gradient_edge(t), t.shape) for t in tensors(output) if t.requires_grad])
         seen.inputs.update(t.grad_fn for t in tensors((args, kwargs)) if t.grad_fn is not None)

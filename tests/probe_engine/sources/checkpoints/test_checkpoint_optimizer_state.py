@@ -13,7 +13,8 @@ from torch import nn
 from probe_engine.registry import ParameterRegistry
 from probe_engine.sources.checkpoints.adam_state import AdamReading
 from probe_engine.sources.checkpoints.live import optimizer_state_of, read_optimizer
-from probe_engine.sources.checkpoints.optimizer_file import laid_on, open_optimizer_state
+from probe_engine.sources.checkpoints.optimizer_file import decay_groups, laid_on, open_optimizer_state
+from probe_engine.types import StepRule
 
 
 def stepped(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
@@ -71,6 +72,53 @@ def test_a_parameter_without_gradient_has_no_state() -> None:
     assert reading.state.class_name == "Adam"
 
 
+def two_groups(model: nn.Module) -> torch.optim.Optimizer:
+    """Every option of a group differs between the two."""
+    decay, plain = decay_groups(model, ParameterRegistry.of(model))
+    by_name = dict(model.named_parameters())
+    groups: list[dict[str, Any]] = [
+        {"params": [by_name[n] for n in decay], "lr": 3e-3, "weight_decay": 0.2, "betas": (0.8, 0.95)},
+        {"params": [by_name[n] for n in plain], "eps": 1e-6, "maximize": True},
+    ]
+    return torch.optim.AdamW(groups, lr=1e-3, weight_decay=0.0, amsgrad=True)
+
+
+def test_each_parameter_follows_its_own_group() -> None:
+    model = tiny.model("gpt2")
+    optimizer = stepped(two_groups(model))
+    registry = ParameterRegistry.of(model)
+    decay, plain = decay_groups(model, registry)
+    for reading in (read(optimizer.state_dict(), model), read_optimizer(optimizer, registry)):
+        rules = reading.state.rules
+        assert reading.refusal is None
+        assert rules.keys() == set(registry.names)
+        assert {rules[n] for n in decay} == {StepRule(3e-3, (0.8, 0.95), 1e-8, 0.2, amsgrad=True)}
+        assert {rules[n] for n in plain} == {
+            StepRule(1e-3, (0.9, 0.999), 1e-6, 0.0, amsgrad=True, maximize=True)
+        }
+        for name, p in registry:
+            largest = reading.state.moments[name].max_exp_avg_sq
+            assert largest is not None
+            assert torch.equal(largest, optimizer.state[p]["max_exp_avg_sq"])
+    assert {r.lr for r in read_optimizer(optimizer, registry, lr=7.0).state.rules.values()} == {7.0}
+
+
+@pytest.mark.parametrize(("make", "decoupled"), [(torch.optim.Adam, False), (torch.optim.AdamW, True)])
+def test_whose_weight_decay_it_is(make: Callable[..., Any], decoupled: bool) -> None:
+    model = tiny.model()
+    saved = stepped(make(model.parameters(), weight_decay=0.1)).state_dict()
+    assert {r.decoupled for r in read(saved, model).state.rules.values()} == {decoupled}
+
+
+def test_what_the_optimizer_does_next_with_a_damaged_state_is_not_known() -> None:
+    model = tiny.model()
+    saved = stepped(torch.optim.AdamW(model.parameters())).state_dict()
+    saved["state"][0]["exp_avg_sq"][0] = -1.0
+    saved["state"][1]["step"] = torch.tensor(0.0)
+    names = ParameterRegistry.of(model).names
+    assert set(names) - read(saved, model).state.rules.keys() == set(names[:2])
+
+
 def adafactor(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.Adafactor(parameters)
 
@@ -80,7 +128,6 @@ def adafactor(parameters: Any) -> torch.optim.Optimizer:
     [
         (adafactor, "Adafactor|does not know"),
         (lambda p: torch.optim.SGD(p, momentum=0.9), "SGD"),
-        (lambda p: torch.optim.AdamW(p, amsgrad=True), "AMSGrad"),
         (torch.optim.NAdam, "NAdam"),
         (torch.optim.Adamax, "Adamax"),
         (torch.optim.RMSprop, "RMSprop"),
