@@ -160,7 +160,7 @@ ENTRIES = (
         "max_grad_norm before Adam sees it. Without that number nothing is clipped here; where the trainer "
         "does clip, the gradient's share of the step comes out too large, momentum and weight decay as they "
         "are.",
-        "Probe a checkpoint of the run: training_args.bin beside it holds max_grad_norm.",
+        "Probe a checkpoint of the run: its training_args.bin holds max_grad_norm.",
         ("probe-tui CHECKPOINT",),
         causes=("OPT001", "OPT002", "OPT003", "OPT009"),
         origin="Live objects and checkpoints without training_args.bin do not say how gradients are clipped.",

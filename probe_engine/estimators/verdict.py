@@ -72,7 +72,7 @@ def verdict(
         predicted=predicted,
         measured=measured,
         z=(predicted - measured) / se if se else None,
-        reason=f"{reason}{driver(parts)}",
+        reason=reason if status == "unreliable" else f"{reason}{driver(parts)}",
     )
 
 
@@ -89,8 +89,8 @@ def driver(parts: AdamwParts | None) -> str:
     first, *others = sorted(shares, key=lambda name: -abs(shares[name]))
     if not math.isfinite(sum(shares.values())) or shares[first] == 0:
         return ""
-    rest = ", ".join(f"{name} {shares[name]:.3g}" for name in others)
-    return f" Of the prediction {first} makes {shares[first]:.3g}, {rest}."
+    then = " and ".join(f"{name} ({shares[name]:.3g})" for name in others)
+    return f" What moves it most is {first} ({shares[first]:.3g}), then {then}."
 
 
 def _distrust(

@@ -101,10 +101,9 @@ def _dropout(lab: Lab) -> Report:
 
 
 def _clipping_unknown(lab: Lab) -> Report:
-    """Without the trainer's arguments."""
-    checkpoint = lab.checkpoint()
-    (checkpoint / "training_args.bin").unlink()
-    return probe(checkpoint, device="cpu")
+    """A training script's own objects: max_grad_norm is none of them."""
+    healthy = lab.objects()
+    return probe(healthy.model, optimizer=healthy.optimizer, batch=healthy.batch, device="cpu")
 
 
 INJECTIONS = (
@@ -119,5 +118,5 @@ INJECTIONS = (
     Injection("OPT009", "parameters made anew after the optimizer was built", _rewrapped),
     Injection("OPT010", "v a thousand times too small", _stale),
     Injection("OPT011", "attention dropout in the live model's configuration", _dropout),
-    Injection("OPT012", "training_args.bin deleted", _clipping_unknown),
+    Injection("OPT012", "an optimizer without its trainer's arguments", _clipping_unknown),
 )

@@ -100,6 +100,8 @@ class Damage:
             rows = pq.read_table(path).to_pylist()
         except (pa.ArrowException, OSError):
             return "no table any more"
+        if not rows:
+            return "no rows any more"
         row = self.rng.choice(rows)
         key = self.rng.choice(list(row))
         way = self.rng.choice(["value", "value", "gone", "twice"])
