@@ -330,9 +330,7 @@ ENTRIES = (
         "model's forward, as accelerate puts it there, is a part of the model and stays.",
         "Call the probe outside of autocast; if the model runs under it alone, put it into the model's "
         "forward.",
-        (
-            "model.forward = torch.autocast('cuda', torch.bfloat16)(model.forward)",
-        ),
+        ("model.forward = torch.autocast('cuda', torch.bfloat16)(model.forward)",),
         origin="A training loop's `with torch.autocast(...)` is around the call, or a trainer's "
         "compute_loss_context_manager.",
         by_hand="print(torch.is_autocast_enabled('cuda'), torch.is_autocast_enabled('cpu'))",
@@ -355,8 +353,7 @@ ENTRIES = (
             "where that token is a real one."
         ),
         by_hand=(
-            "Add ε·p.grad to every parameter, score again, subtract, and compare the change with ε·Σ "
-            "p.grad²."
+            "Add ε·p.grad to every parameter, score again, subtract, and compare the change with ε·Σ p.grad²."
         ),
     ),
     Entry(

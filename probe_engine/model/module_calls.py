@@ -58,9 +58,7 @@ def watched_calls(model: nn.Module, finished: Callable[[Call], None]) -> Iterato
             return
         own = {f"{name}.{key}".lstrip("."): p for key, p in _own_parameters(module) if p.requires_grad}
         parent, trainable = stack[-1] if stack else None, {id(p) for p in own.values()}
-        stack.append(
-            Call(name, module, parent, torch.is_grad_enabled(), trainable, tuple(own), args, kwargs)
-        )
+        stack.append(Call(name, module, parent, torch.is_grad_enabled(), trainable, tuple(own), args, kwargs))
 
     def leave(module: nn.Module, output: Any) -> None:
         nonlocal busy

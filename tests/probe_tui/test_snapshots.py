@@ -160,9 +160,7 @@ def test_every_tab_s_title_can_be_read_with_its_count() -> None:
 
 
 def titles(picture: Picture) -> list[str]:
-    tabs = sorted(
-        (leaf for leaf in picture.leaves if leaf.kind == "Tab"), key=lambda leaf: leaf.region.x
-    )
+    tabs = sorted((leaf for leaf in picture.leaves if leaf.kind == "Tab"), key=lambda leaf: leaf.region.x)
     return [picture.within(leaf.region)[0] for leaf in tabs]
 
 

@@ -190,7 +190,7 @@ def _clamped_backward(lab: Lab) -> Report:
 
     def clamp(_module: nn.Module, _args: object, output: Tensor) -> None:
         if output.requires_grad:
-            output.register_hook(lambda gradient: gradient.clamp(-0.3, 0.3))
+            output.register_hook(lambda gradient: gradient.clamp(-0.3, 0.3))  # type: ignore[no-untyped-call]
 
     _layer(of, 1).mlp.register_forward_hook(clamp)
     return doctor(of.model, optimizer=of.optimizer, batch=of.batch, method="fused", device="cpu")
