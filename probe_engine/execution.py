@@ -66,6 +66,8 @@ def execute(
             )
     if live is not None:
         loader = partial(adopt, live=live)
+    elif until == "flow":
+        loader = partial(load, may_lack_rollouts=True)
     folder = RunFolder(Path(spec.out), resolved) if spec.out else None
     driver = _Driver([*([folder.append] if folder else []), *sinks], spec.checkpoint)
     run = RunInfo(folder=spec.out, status="partial", exit_code=ENGINE_DIED)

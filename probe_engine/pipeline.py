@@ -15,6 +15,7 @@ from probe_engine.model.gradient_flow import grad_context
 from probe_engine.model.preserving import preserved
 from probe_engine.model.unit_gradients import objectives, unit_gradients
 from probe_engine.report import Tool
+from probe_engine.sources.rollouts.locate import rollouts_found
 from probe_engine.spec import Resolved, RunSpec
 from probe_engine.stages import Stage
 from probe_engine.stages.adopt import LiveObjects, small_batch
@@ -41,7 +42,10 @@ def probe_run(
     spec = resolved.spec
     yield _hello(resolved)
     policy = yield from _timed("load", loader(spec))
-    batch = yield from _timed("rollouts", _batch(spec, policy, until, live))
+    random = until == "flow" and not (
+        rollouts_found(spec, policy.step) if live is None else live.batch is not None
+    )
+    batch = yield from _timed("rollouts", small_batch(policy, spec) if random else _batch(spec, policy, live))
     units = objectives(batch)
     method, plain = (
         unit_gradients(
@@ -59,7 +63,7 @@ def probe_run(
             "flow", flow(policy, units, method, plain, around, spec.policy_temperature, spec.seed)
         )
         if until == "flow":
-            if live is None or live.batch is not None:
+            if not random:
                 yield from small_sample(policy, units, checked.method, spec.policy_temperature)
             return
         measured = yield from _timed(
@@ -86,12 +90,8 @@ def probe_run(
         yield from _timed("judge", judge(eta, measured, estimates, realized, checked.panel.derivative))
 
 
-def _batch(spec: RunSpec, policy: Policy, until: Until, live: LiveObjects | None) -> Stage[Batch]:
-    if live is None:
-        return (yield from rollouts(spec, policy))
-    if live.batch is None and until == "flow":
-        return (yield from small_batch(policy, spec))
-    return (yield from live_rollouts(spec, policy, live.batch))
+def _batch(spec: RunSpec, policy: Policy, live: LiveObjects | None) -> Stage[Batch]:
+    return rollouts(spec, policy) if live is None else live_rollouts(spec, policy, live.batch)
 
 
 def _timed(name: str, stage: Stage[T]) -> Stage[T]:

@@ -6,7 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from probe_engine.report import Estimates, GradientFlow, RealizedRow, Report, SplitEstimate, UStatistic
+from probe_engine.report import (
+    AdamwEstimate,
+    Estimates,
+    GradientFlow,
+    RealizedRow,
+    Report,
+    SplitEstimate,
+    UStatistic,
+)
 from probe_tui.renderables.forest import Interval
 from probe_tui.renderables.numbers import ENTROPY_UNITS, interval, number
 
@@ -114,6 +122,8 @@ def predictions(estimates: Estimates) -> tuple[Estimate, ...]:
         return Estimate("δH₁", name, _bounded(name, value, bounds, note), f".estimates.{part}.delta_h1")
 
     rows = []
+    if (a := estimates.adamw) is not None:
+        rows.append(row("optimizer's step", "Welch", "adamw", a.delta_h1, a.ci95))
     if (u := estimates.u_statistic) is not None:
         rows.append(row("U-statistic", "jackknife", "u_statistic", u.delta_h1, u.ci95))
     if (s := estimates.split) is not None:
@@ -143,6 +153,7 @@ PAIRINGS = {
     "same_batch": "the step and entropy over all",
 }
 PREDICTED_BY = {
+    ("adamw", "held_out"): ".estimates.adamw.delta_h1",
     ("preconditioned", "held_out"): ".estimates.split.delta_h1",
     ("preconditioned", "same_batch"): ".estimates.v_statistic.delta_h1",
 }
@@ -181,6 +192,8 @@ def dashed(name: str) -> str:
 def numbers(report: Report) -> Iterator[tuple[str, list[Named]]]:
     """What stands behind the estimates: headings, and the numbers under each."""
     estimates, unit, name = report.estimates, short_unit(report), unit_name(report)
+    if (a := estimates.adamw) is not None:
+        yield "the optimizer's own next step, by what it is made of", [*step_parts(report), *_adamw(a, unit)]
     if estimates.u_statistic is not None:
         yield f"U-statistic: every pair of different {name}", _u_statistic(estimates.u_statistic, unit, name)
     if estimates.split is not None:
@@ -194,6 +207,31 @@ def numbers(report: Report) -> Iterator[tuple[str, list[Named]]]:
             meaning = "of π(H + log π) and advantage, centred under the policy"
             known.append(_baseline("discriminant", b.discriminant, meaning, estimates))
         yield heading, known
+
+
+def step_parts(report: Report) -> list[Named]:
+    """What each part of the optimizer's step does to entropy; empty where the step is not known."""
+    if (a := report.estimates.adamw) is None:
+        return []
+    parts, unit = a.parts, short_unit(report)
+
+    def named(label: str, value: float | None, field: str, meaning: str) -> Named:
+        return Named(label, value, unit, f".estimates.adamw.parts.{field}", meaning)
+
+    return [
+        named("gradient", parts.gradient, "gradient", "this batch's policy gradient, unclipped"),
+        named("clipping", parts.clipping, "clipping", "what clipping takes from it"),
+        named("momentum", parts.momentum, "momentum", "gradients of earlier steps"),
+        named("weight decay", parts.weight_decay, "weight_decay", "weights drawn towards 0"),
+    ]
+
+
+def _adamw(a: AdamwEstimate, unit: str) -> list[Named]:
+    limit = "max_grad_norm is not known" if a.max_grad_norm is None else f"to {number(a.max_grad_norm)}"
+    return [
+        Named("SE", a.se, unit, ".estimates.adamw.se", "over both halves: the interval's"),
+        Named("clip", a.clip, "", ".estimates.adamw.clip", f"what clipping multiplies Ȳ by: {limit}"),
+    ]
 
 
 def _u_statistic(u: UStatistic, unit: str, name: str) -> list[Named]:
@@ -281,7 +319,8 @@ def _direction(row: Interval, report: Report) -> str:
         return f"It looks like a {looks} of entropy; too few {unit_name(report)} for an interval."
     if row.lo > 0 or row.hi < 0:
         return f"Entropy {looks}s: the whole interval lies {'below' if value < 0 else 'above'} 0."
-    behind = report.estimates.u_statistic or report.estimates.split
+    estimates = report.estimates
+    behind = estimates.adamw or estimates.u_statistic or estimates.split
     needed = None if behind is None else behind.prompts_needed
     enough = f"; {needed} {unit_name(report)} would do at this effect size" if needed else ""
     return f"The sign is not known: it looks like a {looks}, but the interval covers 0{enough}."

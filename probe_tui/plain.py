@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import groupby
 from typing import TextIO
 
 from probe_engine.events import (
@@ -246,6 +247,14 @@ def flow_lines(panel: GradientFlow) -> list[str]:
 def estimate_lines(estimates: Estimates, unit: str = "nats") -> list[str]:
     """δH₁, each estimate with its error."""
     lines = [f"  predicted change of entropy, δH₁ ± SE in {unit} (negative: entropy falls)"]
+    if (a := estimates.adamw) is not None:
+        p = a.parts
+        lines += [
+            f"    own step     {number(a.delta_h1)} ± {number(a.se)} (what the optimizer does next), "
+            f"95% {_bounds(a.ci95)}, B_E = {a.B_E}, B_U = {a.B_U}",
+            f"      of it      gradient {number(p.gradient)}, clipping {number(p.clipping)}, "
+            f"momentum {number(p.momentum)}, weight decay {number(p.weight_decay)}",
+        ]
     if (u := estimates.u_statistic) is not None:
         lines.append(
             f"    U-statistic  {number(u.delta_h1)} ± {number(u.se_jackknife)} (jackknife; plug-in "
@@ -286,18 +295,16 @@ def prompt_lines(units: list[UnitRow]) -> list[str]:
 
 def realized_lines(rows: list[RealizedRow]) -> list[str]:
     """ΔĤ beside its prediction."""
-    lines = []
-    for row in rows:
-        name = f"{row.pairing.replace('_', '-')}, {row.estimator}"
-        lines.append(
-            f"    {name:<22} ΔĤ {number(row.delta_h)} ± {number(row.se)}, "
-            f"predicted {number(row.predicted)}, ESS {number(row.ess)} of {row.N}, k̂ {number(row.khat)}"
-        )
-    return (
-        (["  measured change ± SE, after the preconditioned step (the weights are put back)", *lines])
-        if lines
-        else []
-    )
+    lines: list[str] = []
+    for step, members in groupby(rows, key=lambda row: row.step):
+        lines.append(f"  measured change ± SE, after the {step} step (the weights are put back)")
+        for row in members:
+            name = f"{row.pairing.replace('_', '-')}, {row.estimator.replace('_', '-')}"
+            lines.append(
+                f"    {name:<24} ΔĤ {number(row.delta_h)} ± {number(row.se)}, "
+                f"predicted {number(row.predicted)}, ESS {number(row.ess)} of {row.N}, k̂ {number(row.khat)}"
+            )
+    return lines
 
 
 def sweep_lines(sweep: Sweep, unit: str = "nats") -> list[str]:
@@ -318,8 +325,9 @@ def sweep_lines(sweep: Sweep, unit: str = "nats") -> list[str]:
 def verdict_lines(verdict: Verdict) -> list[str]:
     """The verdict and its reason."""
     row = verdict.row
+    pairing, estimator = (name.replace("_", "-") for name in (row.pairing, row.estimator))
     return [
-        f"  VERDICT {verdict.status} ({row.step} step, {row.pairing.replace('_', '-')}, {row.estimator})",
+        f"  VERDICT {verdict.status} ({row.step} step, {pairing}, {estimator})",
         f"  {verdict.reason}",
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import string
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,29 @@ class TrlRun:
     base: Path | None
     state_by_name: dict[str, dict[str, torch.Tensor]]
     """Adam's moments at STEP by parameter name, taken from the live optimizer by object identity."""
+    batch: dict[str, torch.Tensor]
+    """What the weights of STEP sampled, as the trainer's own tensors: the text has lost special tokens."""
+
+    def token_rollouts(self, path: Path) -> Path:
+        """The batch in the native format, with token ids."""
+        b = self.batch
+        lines = [
+            {
+                "prompt_tokens": prompt[prompt_mask.bool()].tolist(),
+                "response_tokens": completion[mask.bool()].tolist(),
+                "advantage": float(advantage),
+            }
+            for prompt, prompt_mask, completion, mask, advantage in zip(
+                b["prompt_ids"],
+                b["prompt_mask"],
+                b["completion_ids"],
+                b["completion_mask"],
+                b["advantages"],
+                strict=True,
+            )
+        ]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+        return path
 
 
 def character_tokenizer() -> PreTrainedTokenizerFast:
@@ -107,7 +131,14 @@ def train(kind: str, folder: Path) -> TrlRun:
         kind, folder, max_steps=STEP + 1, save_steps=1, logging_steps=1, log_completions=True
     )
     truth: dict[str, dict[str, torch.Tensor]] = {}
-    save = trainer._save_checkpoint
+    batch: dict[str, torch.Tensor] = {}
+    save, sample = trainer._save_checkpoint, trainer._generate_and_score_completions
+
+    def sample_and_remember(*args: Any, **kwargs: Any) -> Any:
+        sampled = sample(*args, **kwargs)
+        if trainer.state.global_step == STEP:
+            batch.update({k: v.clone() for k, v in sampled.items() if isinstance(v, torch.Tensor)})
+        return sampled
 
     def save_and_remember(*args: Any, **kwargs: Any) -> None:
         save(*args, **kwargs)
@@ -118,6 +149,7 @@ def train(kind: str, folder: Path) -> TrlRun:
                 truth[names[id(p)]] = {k: torch.as_tensor(v).clone() for k, v in state.items()}
 
     trainer._save_checkpoint = save_and_remember
+    trainer._generate_and_score_completions = sample_and_remember
     trainer.train()
     base = folder / "base"
-    return TrlRun(kind, folder / "run" / f"checkpoint-{STEP}", base if base.exists() else None, truth)
+    return TrlRun(kind, folder / "run" / f"checkpoint-{STEP}", base if base.exists() else None, truth, batch)

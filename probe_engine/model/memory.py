@@ -10,8 +10,9 @@ import torch
 from probe_engine.registry import wide
 from probe_engine.types import Extent
 
-VECTORS = 9
-"""Parameter-length vectors at once: ΣX, ΣY and P ΣY of both roles, and X, Y, P·Y of one unit."""
+VECTORS = 13
+"""Parameter-length vectors at once: ΣX, ΣY and P ΣY of both roles, X, Y, P·Y of one unit, and of the
+optimizer's own step θ⁺, Ȳ, Δθ and its sensitivity to Ȳ."""
 ALPHA = 3
 """Times what a reverse pass saves: `alpha` keeps that pass's own graph to differentiate it again."""
 

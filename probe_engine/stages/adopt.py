@@ -84,7 +84,7 @@ def adopt(spec: RunSpec, live: LiveObjects) -> Stage[Policy]:
 
 def small_batch(policy: Policy, spec: RunSpec) -> Stage[Batch]:
     """Two prompts of random tokens with three responses each: enough to see whether gradient flows."""
-    yield FindingEvent(finding=finding("ROLL005", "skip", "no batch was handed over: random tokens stand in"))
+    yield FindingEvent(finding=finding("ROLL005", "skip", "there are no rollouts: random tokens stand in"))
     generator = torch.Generator().manual_seed(spec.seed)
     embeddings = policy.model.get_input_embeddings()  # type: ignore[operator]
     vocabulary = embeddings.weight.shape[0]

@@ -11,12 +11,14 @@ import torch
 
 from probe_engine.checks import environment as check
 from probe_engine.checks.checkpoint import read_without_unpickling, recognised
-from probe_engine.checks.optimizer import refused_state
+from probe_engine.checks.optimizer import learning_rate, refused_state
+from probe_engine.checks.rollouts import neighbouring_step
 from probe_engine.environment.device import existing_device
 from probe_engine.environment.requirements import demands
 from probe_engine.errors import ProbeError, UsageError
 from probe_engine.events import FindingEvent
 from probe_engine.report import finding
+from probe_engine.sources.checkpoints.adam_state import Hyperparameters, empty_state
 from probe_engine.sources.checkpoints.adapter import find_base, read_adapter_config
 from probe_engine.sources.checkpoints.causal_lm import causal_lm_config, read_model_config
 from probe_engine.sources.checkpoints.layout import Layout, find_layout
@@ -31,8 +33,10 @@ from probe_engine.sources.checkpoints.tokenizer import FoundTokenizer, read_toke
 from probe_engine.sources.checkpoints.training_arguments import read_training_arguments
 from probe_engine.sources.checkpoints.weights import ADAPTER_FILES, WeightFiles, find_weights
 from probe_engine.sources.rollouts.extent import rollouts_extent
+from probe_engine.sources.rollouts.locate import located, rollouts_found
 from probe_engine.spec import RunSpec
 from probe_engine.stages import Stage
+from probe_engine.stages.adopt import SMALL
 from probe_engine.stages.memory import before_loading
 from probe_engine.types import Scalar
 
@@ -59,8 +63,12 @@ class Examined:
     optimizer: SavedOptimizer
 
 
-def examine(spec: RunSpec) -> Stage[Examined]:
+def examine(spec: RunSpec, *, may_lack_rollouts: bool = False) -> Stage[Examined]:
     """Versions, device, names, headers, rollouts, memory, optimizer; the model's weights stay on disk.
+
+    Args:
+        spec: the options.
+        may_lack_rollouts: where none are found, random ones stand in.
 
     Raises:
         UsageError: no checkpoint was named.
@@ -79,11 +87,17 @@ def examine(spec: RunSpec) -> Stage[Examined]:
     yield FindingEvent(finding=recognised(layout.format, step))
     yield FindingEvent(finding=read_without_unpickling(arguments))
 
-    parts = yield from _PARTS[layout.kind](spec, layout)
+    try:
+        parts = yield from _PARTS[layout.kind](spec, layout)
+    except ProbeError:
+        # One run says all that is to be mended.
+        yield from _besides(spec, layout, arguments.values, step.value)
+        raise
     tokenizer = read_tokenizer(parts.tokenizer_folders)
     saved_step = None if parts.saved is None else parts.saved.step
     done = step.value if saved_step is None else saved_step
-    extent = rollouts_extent(spec, arguments.values, done, tokenizer.tokenizer)
+    lacking = may_lack_rollouts and not rollouts_found(spec, done)
+    extent = SMALL if lacking else rollouts_extent(spec, arguments.values, done, tokenizer.tokenizer)
     adapter_files = None if parts.adapter is None else parts.adapter[1]
     room = before_loading(
         spec, device, layout, parts.weights, adapter_files, parts.saved, parts.config, extent
@@ -106,6 +120,18 @@ def examine(spec: RunSpec) -> Stage[Examined]:
         tokenizer=tokenizer,
         optimizer=optimizer,
     )
+
+
+def _besides(spec: RunSpec, layout: Layout, trainer: Mapping[str, Scalar], step: int | None) -> Stage[None]:
+    """What else is wrong, as far as it is seen without the model's files."""
+    if layout.kind != "file":
+        optimizer = open_optimizer_file(layout.root, trust=spec.trust)
+        if optimizer.refusal is not None:
+            yield FindingEvent(finding=refused_state(optimizer.refusal))
+        rates = Hyperparameters.of(optimizer.groups, optimizer.source, spec.lr, trainer)
+        yield FindingEvent(finding=learning_rate(empty_state(rates, "")))
+    if spec.prompts is None and rollouts_found(spec, step):
+        yield FindingEvent(finding=neighbouring_step(located(spec, step).step, step))
 
 
 @dataclass(frozen=True)

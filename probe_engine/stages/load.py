@@ -27,8 +27,12 @@ from probe_engine.stages.examine import Examined, examine
 from probe_engine.types import Policy
 
 
-def load(spec: RunSpec) -> Stage[Policy]:
+def load(spec: RunSpec, *, may_lack_rollouts: bool = False) -> Stage[Policy]:
     """Reads the checkpoint: model, tokenizer, optimizer state, trainer's arguments.
+
+    Args:
+        spec: the options.
+        may_lack_rollouts: rollouts that are not there are no reason to stop.
 
     Returns:
         The policy, in eval mode, its trainable parameters as the checkpoint implies.
@@ -38,7 +42,7 @@ def load(spec: RunSpec) -> Stage[Policy]:
         ProbeError: what `examine` raises; or the model can't be built of the parts (CKPT001, CKPT002,
             CKPT004, CKPT005, CKPT007).
     """
-    examined = yield from examine(spec)
+    examined = yield from examine(spec, may_lack_rollouts=may_lack_rollouts)
     loaded, tensors = yield from _model(spec, examined)
     model = loaded.model.to(examined.device)
     yield FindingEvent(finding=keys_with_a_place(loaded.unexpected, tensors))

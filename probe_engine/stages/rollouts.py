@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from probe_engine.checks import advantages, sampler
@@ -13,7 +12,7 @@ from probe_engine.model.sampling import embedding_rows, eos_ids, position_limit
 from probe_engine.report import Finding, RolloutsInfo
 from probe_engine.sources.rollouts.grouping import grouped, short_enough
 from probe_engine.sources.rollouts.live import live_source
-from probe_engine.sources.rollouts.locate import locate
+from probe_engine.sources.rollouts.locate import located
 from probe_engine.sources.rollouts.read import read
 from probe_engine.sources.rollouts.record import RolloutSource
 from probe_engine.sources.rollouts.scoring import scored
@@ -41,8 +40,7 @@ def rollouts(spec: RunSpec, policy: Policy) -> Stage[Batch]:
     if spec.prompts is not None:
         source = yield from sampled(spec, policy)
         return (yield from _checked(source, spec, policy))
-    checkpoint = None if spec.checkpoint is None else Path(spec.checkpoint)
-    found = locate(checkpoint, policy.step, None if spec.rollouts is None else Path(spec.rollouts))
+    found = located(spec, policy.step)
     source = at_one_step(read(found.path), policy.step, found.step)
     yield FindingEvent(finding=check.neighbouring_step(source.step, policy.step))
     return (yield from _checked(source, spec, policy))

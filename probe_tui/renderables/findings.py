@@ -54,19 +54,31 @@ def grouped(findings: Iterable[Finding]) -> list[tuple[str, list[Finding]]]:
     """By family, under their plain names, in the order of the pipeline; as they came within one."""
     families: dict[str, list[Finding]] = {name: [] for name in FAMILIES.values()}
     for f in findings:
-        letters = f.code.rstrip("0123456789")
+        letters = family(f)
         # A newer engine may have a family that this screen does not know: it is shown all the same.
         families.setdefault(FAMILIES.get(letters, letters), []).append(f)
     return [(name, members) for name, members in families.items() if members]
 
 
+def family(f: Finding) -> str:
+    """The letters of its code."""
+    return f.code.rstrip("0123456789")
+
+
 def causes_first(findings: Iterable[Finding]) -> list[tuple[Finding, bool]]:
-    """What needs attention, worst first, each cause with its consequences right after it.
+    """What needs attention, worst first, then deepest: each cause with its consequences right after it.
 
     Returns:
         findings, and whether each stands under its cause.
     """
-    urgent = sorted((f for f in findings if f.status in ATTENTION), key=lambda f: -ATTENTION.index(f.status))
+    depths = [*FAMILIES]
+    urgent = sorted(
+        (f for f in findings if f.status in ATTENTION),
+        key=lambda f: (
+            -ATTENTION.index(f.status),
+            depths.index(family(f)) if family(f) in depths else len(depths),
+        ),
+    )
     shown = {f.code for f in urgent if not f.cause}
     under: dict[str, list[Finding]] = {}
     for f in urgent:

@@ -6,10 +6,19 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from probe_engine.report import Estimates, Report
-from probe_tui.estimates import Named, headline, measurements, numbers, predictions, short_unit
+from probe_tui.estimates import (
+    Named,
+    headline,
+    measurements,
+    numbers,
+    predictions,
+    short_unit,
+    step_parts,
+)
 from probe_tui.renderables.cells import fill, paragraph, row
 from probe_tui.renderables.forest import forest
 from probe_tui.renderables.palette import Palette
+from probe_tui.renderables.signed_bars import signed_bars
 from probe_tui.widgets.number_panel import Line, NumberPanel
 
 SHORTEST_MEANING = 30
@@ -33,7 +42,7 @@ def entropy_lines(report: Report, *, width: int, palette: Palette) -> list[Line]
         return []
     tables = list(numbers(report))
     every = [n for _, table in tables for n in table]
-    lines = _headline(report, width, palette) + _plot(report, width, palette)
+    lines = _headline(report, width, palette) + _plot(report, width, palette) + _parts(report, width, palette)
     for title, table in tables:
         lines += [_heading(title, width, palette), *_table(table, every, width, palette), Line(Text())]
     return lines[:-1]
@@ -73,6 +82,17 @@ def _plot(report: Report, width: int, palette: Palette) -> list[Line]:
     ):
         lines += [_heading(title, width, palette), *members] if members else []
     return [*lines, *map(Line, rows[len(drawn) :]), Line(Text())]
+
+
+def _parts(report: Report, width: int, palette: Palette) -> list[Line]:
+    """Which part of the optimizer's step moves entropy, and which way."""
+    parts = step_parts(report)
+    if not parts:
+        return []
+    drawn = signed_bars([(n.label, n.value) for n in parts], width=width, palette=palette)
+    lines = [Line(text, n.path, f"{n.label} = {n.text}") for text, n in zip(drawn, parts, strict=True)]
+    title = f"what moves it: the parts of the optimizer's step, {short_unit(report)}"
+    return [_heading(title, width, palette), *lines, Line(Text())]
 
 
 def _heading(title: str, width: int, palette: Palette) -> Line:

@@ -169,8 +169,9 @@ def _self_influence(report: Report, width: int, palette: Palette) -> Iterator[Li
 def _weights(report: Report, width: int, palette: Palette) -> Iterator[Line]:
     """ESS and k̂ of each pairing: do a few responses carry the measurement?"""
     tail = next((f for f in report.findings if f.code == "STAT002"), None)
+    both = len({r.step for r in report.realized}) > 1
     for index, measured in _per_pairing(report):
-        name = dashed(measured.pairing)
+        name = f"{measured.step} {dashed(measured.pairing)}" if both else dashed(measured.pairing)
         bar = gauge(
             measured.ess_fraction, width=width, lines=ESS_LINES, palette=palette, label=f"{name} ESS/N"
         )

@@ -89,12 +89,12 @@ def headline(state: ScreenState, palette: Palette) -> list[Cell]:
     parts = []
     if failed := attention(state.report.findings).fail:
         parts.append((f"✗ {failed} failed: see Checks", palette.fail))
-    estimate, verdict = state.report.estimates.u_statistic, state.report.verdict
-    if estimate is not None:
-        value = f"δH₁ {number(estimate.delta_h1)} ± {number(estimate.se_jackknife)}"
-        parts.append((value, palette.sign(estimate.delta_h1)))
-    measured = next((r for r in state.report.realized if r.estimator == "matched"), None)
-    if measured is not None:
+    own, u, verdict = state.report.estimates.adamw, state.report.estimates.u_statistic, state.report.verdict
+    predicted = (own.delta_h1, own.se) if own is not None else (u.delta_h1, u.se_jackknife) if u else None
+    if predicted is not None:
+        parts.append((f"δH₁ {number(predicted[0])} ± {number(predicted[1])}", palette.sign(predicted[0])))
+    if state.report.realized:
+        measured = state.report.realized[0]
         value = f"ΔĤ  {number(measured.delta_h)} ± {number(measured.se)}"
         parts.append((value, palette.sign(measured.delta_h)))
     if verdict is not None:

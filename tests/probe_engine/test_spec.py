@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from probe_engine.errors import UsageError
-from probe_engine.spec import Resolved, RunSpec, resolve
+from probe_engine.spec import LISTS, Resolved, RunSpec, resolve
 
 
 def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None:
@@ -41,6 +41,13 @@ def test_pyproject_is_read_where_there_is_no_probe_toml(tmp_path: Path) -> None:
         ({}, {}, "colour = 1", "unknown option 'colour' from the file"),
         ({}, {}, "seed = ", "not valid TOML"),
         ({"memory_budget": "lots"}, {}, "", "--memory-budget: expected a size such as 4GiB"),
+        (
+            {"steps": ("adamw", "sgd")},
+            {},
+            "",
+            r"--steps \(from the flag\): Invalid enum value 'sgd': expected one of preconditioned, adamw",
+        ),
+        ({}, {}, "steps = []", r"--steps \(from the file\): Expected `array` of length >= 1"),
         ({"prompts": "p.jsonl"}, {}, "", "--prompts and --reward go together"),
         ({"prompts": "p", "reward": "a:b", "rollouts": "r"}, {}, "", "give one of the two"),
     ],
@@ -52,6 +59,12 @@ def test_what_is_impossible_is_named(
     with pytest.raises(UsageError, match=expected) as raised:
         resolve(flags, environ, tmp_path)
     assert raised.value.exit_code == 2
+
+
+def test_options_of_several_values_have_commas_between() -> None:
+    spec = resolve({}, {"PROBE_STEPS": "adamw,preconditioned", "PROBE_SELECT": "OPT"}).spec
+    assert (spec.steps, spec.select) == (("adamw", "preconditioned"), ("OPT",))
+    assert {"steps", "select", "ignore"} == LISTS
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -96,6 +97,25 @@ def test_formats_of_ci_systems(command: Command) -> None:
     failed = xml.fromstring(command(*faulty, "junit", "--fail-on", "warn").out).findall(".//failure")
     assert len(failed) == 1
     assert command(f"fine/{CHECKPOINT}", "--json", "--format", "junit").code == 2
+
+
+def test_a_checkpoint_without_rollouts_is_examined_on_random_tokens(command: Command, here: Path) -> None:
+    shutil.copytree(here / "fine", here / "bare")
+    shutil.rmtree(here / "bare" / "run" / "completions")
+    outcome = command(f"bare/{CHECKPOINT}", "--doctor")
+    assert outcome.code == 0, outcome.out
+    assert "random tokens stand in" in outcome.out
+    assert "GRAD" not in outcome.out.partition("Checkpoint:")[0]
+
+
+def test_what_stops_the_run_does_not_hide_what_else_is_wrong(command: Command, here: Path) -> None:
+    shutil.copytree(here / "faulty", here / "cut")
+    weights = here / "cut" / CHECKPOINT / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    outcome = command(f"cut/{CHECKPOINT}", "--doctor")
+    assert outcome.code == 3
+    named = [line.split()[2] for line in outcome.out.splitlines() if line.startswith(("  ✗", "  !"))]
+    assert named == ["CKPT002", "OPT007"]
 
 
 def test_without_a_checkpoint_it_is_the_installation_that_is_looked_at(command: Command) -> None:

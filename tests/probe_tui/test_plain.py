@@ -325,14 +325,14 @@ def row(estimator: Any, **changes: Any) -> RealizedRow:
 
 
 def test_measured_changes_are_told_once(screen: Screen) -> None:
-    first = "    held-out, matched      ΔĤ -0.0019 ± 0.0001, predicted -0.002, ESS 15.5 of 16, k̂ —"
+    first = "    held-out, matched        ΔĤ -0.0019 ± 0.0001, predicted -0.002, ESS 15.5 of 16, k̂ —"
     assert screen.hear(Part(realized=[row("matched")])) == [
         "  measured change ± SE, after the preconditioned step (the weights are put back)",
         first,
     ]
     both = [row("matched"), row("psis", delta_h=None)]
     assert screen.hear(Part(realized=both)) == [
-        "    held-out, psis         ΔĤ — ± 0.0001, predicted -0.002, ESS 15.5 of 16, k̂ —"
+        "    held-out, psis           ΔĤ — ± 0.0001, predicted -0.002, ESS 15.5 of 16, k̂ —"
     ]
 
 

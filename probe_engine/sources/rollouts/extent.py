@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from probe_engine.sources.rollouts.live import live_source
-from probe_engine.sources.rollouts.locate import locate
+from probe_engine.sources.rollouts.locate import located
 from probe_engine.sources.rollouts.prompts import PromptRow, read_prompts
 from probe_engine.sources.rollouts.read import read_head
 from probe_engine.sources.rollouts.record import RowError
@@ -44,9 +44,7 @@ def rollouts_extent(spec: RunSpec, trainer: Trainer, step: int | None, tokenizer
         prompts, _ = read_prompts(Path(spec.prompts))
         count = len(prompts[: spec.max_prompts]) * spec.num_generations
         return Extent(count, _longest(_prompts(prompts, tokenizer)), limit or DEFAULT_LENGTH)
-    checkpoint = None if spec.checkpoint is None else Path(spec.checkpoint)
-    found = locate(checkpoint, step, None if spec.rollouts is None else Path(spec.rollouts))
-    head, count = read_head(found.path, LOOKED_AT)
+    head, count = read_head(located(spec, step).path, LOOKED_AT)
     if spec.max_prompts is not None:
         count = min(count, spec.max_prompts * (num_generations(trainer) or spec.num_generations))
     rows, _ = tokenised(head.rows, tokenizer, (), limit)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from probe_engine.errors import ProbeError
+from probe_engine.spec import RunSpec
 
 _STEP_IN_NAME = re.compile(r"(?:checkpoint|global_step|step)[-_]?(\d{1,15})$")
 _BY_STEP = (
@@ -27,6 +28,23 @@ class Located:
 
     path: Path
     step: int | None = None
+
+
+def located(spec: RunSpec, step: int | None) -> Located:
+    """The file that a run with these options reads: `locate` says how and what it raises."""
+    checkpoint = None if spec.checkpoint is None else Path(spec.checkpoint)
+    return locate(checkpoint, step, None if spec.rollouts is None else Path(spec.rollouts))
+
+
+def rollouts_found(spec: RunSpec, step: int | None) -> bool:
+    """Whether there is a file to read, or prompts to sample from; a path that was given counts as found."""
+    if spec.prompts is not None or spec.rollouts is not None:
+        return True
+    try:
+        located(spec, step)
+    except ProbeError:
+        return False
+    return True
 
 
 def locate(checkpoint: Path | None, step: int | None, rollouts: Path | None) -> Located:

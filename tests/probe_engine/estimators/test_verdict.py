@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from probe_engine.estimators.intervals import t_quantile
-from probe_engine.estimators.verdict import verdict
-from probe_engine.report import Verdict, VerdictRow
+from probe_engine.estimators.verdict import driver, verdict
+from probe_engine.report import AdamwParts, Verdict, VerdictRow
 
 ROW = VerdictRow(step="preconditioned", pairing="held_out", estimator="matched")
 PAIRED = torch.tensor([0.01, -0.02, 0.03, 0.0], dtype=torch.float64)
@@ -104,3 +104,35 @@ def test_one_unit_is_judged_by_the_tenth_alone():
     result = judge(paired=torch.tensor([0.5]))
     assert result.status == "agree"
     assert result.z is None
+
+
+def parts(gradient: float, clipping: float, momentum: float, weight_decay: float) -> AdamwParts:
+    return AdamwParts(gradient=gradient, clipping=clipping, momentum=momentum, weight_decay=weight_decay)
+
+
+@pytest.mark.parametrize(
+    ("of", "said"),
+    [
+        (
+            parts(-0.1, 0.0, -0.9, 0.01),
+            " What moves it most is the momentum of earlier steps (-0.9), then this batch's gradient (-0.1) "
+            "and weight decay (0.01).",
+        ),
+        (
+            # Clipping takes back what the gradient would do: the two belong together.
+            parts(-5.0, 4.0, 0.9, 0.0),
+            " What moves it most is this batch's gradient as clipped (-1), then the momentum of earlier "
+            "steps (0.9) and weight decay (0).",
+        ),
+        (parts(0.0, 0.0, 0.0, 0.0), ""),
+        (parts(math.nan, 0.0, 1.0, 0.0), ""),
+        (None, ""),
+    ],
+)
+def test_what_drives_entropy_is_said(of, said):
+    assert driver(of) == said
+    assert judge(parts=of).reason == judge().reason + said
+
+
+def test_what_drives_a_number_that_can_not_be_trusted_is_not_said():
+    assert "most is" not in judge(parts=parts(-0.1, 0.0, -0.9, 0.0), ess_fraction=0.1).reason

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 import tiny
 import torch
 
 from probe_engine.model.preconditioner import preconditioner, stale_ratio
 from probe_engine.model.preserving import in_float32, preserved
-from probe_engine.model.virtual_step import virtual_step
+from probe_engine.model.virtual_step import landed, virtual_step
 from probe_engine.registry import ParameterRegistry, ParameterVector
 from probe_engine.types import AdamMoments, OptimizerState
 
@@ -120,8 +123,42 @@ def test_bf16_weights_are_widened_for_the_step_and_come_back():
 
 def test_a_step_for_other_parameters_is_refused():
     one, other = (ParameterRegistry.of(tiny.model("llama", seed=s)).trainable for s in (0, 1))
-    with pytest.raises(ValueError, match="re-wrapped"), virtual_step(one, vector(other)):
-        pass
+    for move in (virtual_step, landed):
+        with pytest.raises(ValueError, match="re-wrapped"), move(one, vector(other)):
+            pass
+
+
+def test_a_landing_is_met_bit_for_bit_and_left_again():
+    model = tiny.model("llama")
+    registry = ParameterRegistry.of(model).trainable
+    before = [p.detach().clone() for p in registry.parameters]
+    there = vector(registry, 4)
+    missing = ParameterVector(there.ids, (None, *there.tensors[1:]))
+    with landed(registry, missing):
+        assert torch.equal(registry.parameters[0], before[0])
+        assert all(torch.equal(p, t) for p, t in zip(registry.parameters[1:], there.tensors[1:], strict=True))
+    assert all(torch.equal(p, old) for p, old in zip(registry.parameters, before, strict=True))
+
+
+def test_amsgrads_largest_v_is_under_the_root():
+    policy = tiny.policy(tiny.with_lora(tiny.model("llama")))
+    registry, state = policy.registry, policy.optimizer
+    largest = {
+        n: replace(m, max_exp_avg_sq=4 * m.exp_avg_sq + 1, exp_avg_sq=m.exp_avg_sq)
+        for n, m in state.moments.items()
+    }
+    as_v = {n: replace(m, exp_avg_sq=4 * m.exp_avg_sq + 1) for n, m in state.moments.items()}
+    ours = preconditioner(registry, replace(state, moments=largest))
+    theirs = preconditioner(registry, replace(state, moments=as_v))
+    for a, b in zip(ours.diagonal, theirs.diagonal, strict=True):
+        assert torch.equal(a, b)
+    # A fresh gradient below the largest v moves nothing; one far above takes its place.
+    y = vector(registry)
+    small, large = (
+        stale_ratio(registry, replace(state, moments=largest), ours, y.scaled(s)) for s in (1e-3, 1e3)
+    )
+    assert small == pytest.approx(math.sqrt((1 - 0.99**5) / (1 - 0.99**6)), rel=1e-3)
+    assert large > 10
 
 
 def test_modes_and_rng_come_back():
