@@ -15,6 +15,7 @@ from probe_engine.report import (
     Environment,
     Estimates,
     Finding,
+    Forecast,
     GradientFlow,
     Histograms,
     Influence,
@@ -93,6 +94,7 @@ class Part(Event, tag="part", frozen=True, kw_only=True):
     rollouts: RolloutsInfo | None = None
     gradient_flow: GradientFlow | None = None
     method: MethodInfo | None = None
+    forecast: Forecast | None = None
     on_policy: OnPolicy | None = None
     realized: list[RealizedRow] | None = None
     sweep: Sweep | None = None

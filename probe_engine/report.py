@@ -218,6 +218,46 @@ class MethodInfo(msgspec.Struct, frozen=True, kw_only=True):
     vectors_kept: bool
     fallback_parameters: int
     attention: str
+    checkpointed_layers: int = 0
+    """Layers that run again in the reverse pass, with `--checkpointing`."""
+
+
+class Cost(msgspec.Struct, frozen=True, kw_only=True):
+    """What a method takes from the measurement to the verdict. No clock has a part in it."""
+
+    passes: int
+    """Passes over all units; 2 where their vectors are not kept."""
+    tokens: int
+    """Prompt and response tokens of these passes and of all scorings after a step."""
+    flops: Number
+    """In matrix products, padding included."""
+    memory: int
+    """Bytes at the peak, beside the loaded model and its optimizer's state."""
+
+
+class Observed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a clock and the allocator say: other numbers in every run."""
+
+    flops_per_second: Number
+    """Of the forward and reverse passes of the gradient-flow check."""
+    scoring_flops_per_second: Number
+    """Of a forward pass without a graph."""
+    expected_seconds: dict[str, Number]
+    """By method, at these rates: the forecast of `seconds`."""
+    seconds: Number = None
+    """From the measurement to the verdict; null before that."""
+    memory: int | None = None
+    """Bytes at the peak above those held before the gradient-flow check; null where nothing tells."""
+
+
+class Forecast(msgspec.Struct, frozen=True, kw_only=True):
+    """What was foreseen before the measurement, and what then happened."""
+
+    method: str
+    """With which the run goes on."""
+    predicted: dict[str, Cost]
+    """By method."""
+    measured: Observed
 
 
 class ResponseRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -469,7 +509,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     gradient_flow: GradientFlow | None = None
     on_policy: OnPolicy | None = None
     method: MethodInfo | None = None
-    forecast: None = None
+    forecast: Forecast | None = None
     units: list[UnitRow] = []
     estimates: Estimates = Estimates()
     realized: list[RealizedRow] = []

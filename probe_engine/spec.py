@@ -60,7 +60,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ] = "prompt"
     block_size: Annotated[int, _help("prompts in a block, with --units block", ge=1)] = 2
     split: Annotated[float, _help("share of the units that evaluate (E)", gt=0, lt=1)] = 0.5
-    method: Annotated[Method, _help("how the dot products are computed")] = "loop"
+    method: Annotated[Method, _help("how the dot products are computed")] = "fused"
     steps: Annotated[
         tuple[StepKind, ...],
         _help("steps that are taken and measured, with commas between: preconditioned, adamw", min_length=1),
@@ -69,6 +69,9 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     max_prompts: Annotated[Positive | None, _help("use the first N prompts only")] = None
     micro_batch: Annotated[int, _help("sequences in one forward pass", ge=1)] = 8
     memory_budget: Annotated[str, _help("memory for kept unit gradients, such as 4GiB or 500MiB")] = "4GiB"
+    checkpointing: Annotated[
+        bool, _help("gradient checkpointing: long sequences in less memory, for one more forward pass")
+    ] = False
     device: Annotated[str, _help("auto, cpu, cuda, cuda:1, …")] = "auto"
     dtype: Annotated[Literal["float32", "bfloat16", "float16", "float64"], _help("the model's dtype")] = (
         "float32"

@@ -41,6 +41,14 @@ def devices() -> list[str]:
     return ["cpu", *accelerators, *(["mps"] if torch.backends.mps.is_available() else [])]
 
 
+def completed(device: torch.device) -> None:
+    """Waits for what was handed to the device: a clock that is read before tells of the queue alone."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 def trial(device: torch.device, dtype: torch.dtype) -> str:
     """Multiplies two small matrices there and differentiates the product.
 

@@ -69,6 +69,8 @@ class Gradients:
     """∂L_X/∂S"""
     y_weights_nonzero: bool
     """∂L_Y/∂S"""
+    units: tuple[UnitObjective, ...]
+    """Those that were tried."""
 
 
 def grad_context(model: nn.Module) -> GradContext:
@@ -122,7 +124,9 @@ def gradients(
     """
     x, y = VectorSum(registry), VectorSum(registry)
     x_nonzero = y_nonzero = False
+    tried: list[UnitObjective] = []
     for objective in units[:UNITS_TRIED]:
+        tried.append(objective)
         measured = method.measure(objective)
         wx, wy = objective.weights(measured.S)
         x_nonzero |= bool(wx.any())
@@ -133,7 +137,7 @@ def gradients(
             squares.add(measured.y.tensors)
         if squares is None and x.total.non_zero == y.total.non_zero == len(registry):
             break
-    return Gradients(x.total, y.total, x_nonzero, y_nonzero)
+    return Gradients(x.total, y.total, x_nonzero, y_nonzero, tuple(tried))
 
 
 def _name(grad_fn: object) -> str | None:

@@ -1,13 +1,16 @@
-"""How much memory a probe will take, from sizes alone: nothing is loaded and nothing is run."""
+"""How much memory a probe will take: from sizes alone before anything is loaded, then as counted."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from probe_engine.registry import wide
+from probe_engine.model.teacher_forcing import TokenSequence, token_log_probs
+from probe_engine.registry import ParameterRegistry, wide
 from probe_engine.types import Extent
 
 VECTORS = 13
@@ -87,6 +90,11 @@ def need(sizes: Sizes, dtype: torch.dtype, *, micro_batch: int, budget: int, met
     )
 
 
+def kept_bytes(registry: ParameterRegistry, units: int) -> int:
+    """X_u and P Y_u of so many units."""
+    return 2 * units * sum(p.numel() * wide(p.dtype).itemsize for p in registry.parameters)
+
+
 def sequence_bytes(config: Any, extent: Extent, dtype: torch.dtype, *, alpha: bool = False) -> int:
     """What one sequence saves for the reverse pass, roughly (within a factor of 2 of what was counted on
     dense and mixture-of-experts decoders; a model with other parts may take more).
@@ -113,6 +121,22 @@ def sequence_bytes(config: Any, extent: Extent, dtype: torch.dtype, *, alpha: bo
     logits = extent.response * _size(text, "vocab_size", 0)
     saved = layers * layer * dtype.itemsize + 3 * logits * wide(dtype).itemsize
     return saved * (ALPHA if alpha else 1)
+
+
+def saved_bytes(
+    model: nn.Module, sequences: Sequence[TokenSequence], temperature: float = 1.0
+) -> int:
+    """What autograd keeps of one forward pass, counted: each storage once, parameters and buffers apart."""
+    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    kept: dict[int, Tensor] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        token_log_probs(model, sequences, temperature=temperature)
+    return sum(t.untyped_storage().nbytes() for place, t in kept.items() if place not in own)
 
 
 def _size(config: Any, name: str, default: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from probe_engine.checks.derivative import derivative
 from probe_engine.checks.environment import double_backward
 from probe_engine.checks.mapping import order_in_question, own_states
 from probe_engine.checks.parameters import counted_once
+from probe_engine.environment.device import completed
 from probe_engine.errors import ProbeError, memory_ran_out
 from probe_engine.estimators.mapping import GradientSquares
 from probe_engine.events import FindingEvent, Part
@@ -24,6 +26,7 @@ from probe_engine.model.gradient_flow import GradContext
 from probe_engine.model.noise import first_noise
 from probe_engine.model.preconditioner import Preconditioner, preconditioner
 from probe_engine.model.sharding import from_first_rank
+from probe_engine.model.teacher_forcing import device_of
 from probe_engine.model.unit_gradients import Alpha, UnitGradients, UnitObjective
 from probe_engine.report import Finding, GradientFlow, IdMatch, finding
 from probe_engine.stages import Stage
@@ -40,6 +43,16 @@ class Flow:
     panel: GradientFlow
     method: UnitGradients
     """The one that was asked for, or plain autograd where it disagrees."""
+    timed: Timed
+    """X and Y of a few units by that method."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """How long something took."""
+
+    units: tuple[UnitObjective, ...]
+    seconds: float
 
 
 def flow(
@@ -112,7 +125,10 @@ def flow(
     # Groups whose advantages differ come first: the others have Y = 0 and show nothing of it.
     informative = sorted(units, key=lambda unit: not bool(unit.advantages.any()))
     squares = GradientSquares(len(registry)) if order_in_question(policy.optimizer) else None
+    began = time.perf_counter()
     seen = look.gradients(method, registry, informative, squares)
+    completed(device_of(policy.model))
+    timed = Timed(seen.units, time.perf_counter() - began)
     py = p(seen.y)
     match = _match(policy, set(py.ids))
     panel = _with(
@@ -144,12 +160,12 @@ def flow(
     }
     if waits := [code for code, fired in causes.items() if fired]:
         yield from _say([finding("GRAD021", "skip", f"waits for {waits[0]}")])
-        return Flow(p, panel, method)
+        return Flow(p, panel, method, timed)
     test = derivative_test(policy, units, method, p)
     yield from _say([derivative(test)])
     panel = _with(panel, derivative=test)
     yield Part(gradient_flow=panel)
-    return Flow(p, panel, method)
+    return Flow(p, panel, method, timed)
 
 
 def _match(policy: Policy, buffer_ids: set[int]) -> IdMatch:

@@ -40,10 +40,10 @@ FAULTS = {
     "detached-module": Fault(
         "GRAD013", "✗1", "Look into the forward of the module that is named for detach()"
     ),
-    "no-optimizer": Fault("OPT001", "!2", "ls run/checkpoint-2/optimizer.pt"),
+    "no-optimizer": Fault("OPT001", "!1", "ls run/checkpoint-2/optimizer.pt"),
     "lr-zero": Fault("OPT007", "!1", "probe-tui CHECKPOINT --lr 1e-6"),
     "stale-rollouts": Fault("ROLL017", "!2", "GRPOConfig(log_completions=True, logging_steps=1)"),
-    "tiny-ess": Fault("STAT001", "✗1 !1", "probe-tui CHECKPOINT --lr LR"),
+    "tiny-ess": Fault("STAT001", "✗1", "probe-tui CHECKPOINT --lr 0.09"),
     "cut-weights": Fault("CKPT002", "✗1", "ls -l run/checkpoint-2\nsha256sum run/checkpoint-2/*.safetensors"),
 }
 
@@ -169,13 +169,12 @@ async def test_what_is_worse_stands_above_what_came_first() -> None:
         )
         app.show()
         rows = part(await settled(pilot), "OptionList")
-    top = rows[rows.index(HEADING) + 1 : rows.index("CHECKPOINT")]
+    top = rows[rows.index(HEADING) + 1 : rows.index("ENVIRONMENT")]
     assert [row.split()[1:3] for row in top] == [
         ["crash", "RUN001"],
-        ["fail", "STAT001"],
         ["fail", "GRAD011"],
+        ["fail", "STAT001"],
         ["warn", "OPT001"],
-        ["warn", "STAT002"],
     ]
 
 

@@ -29,7 +29,7 @@ def naive(model: torch.nn.Module, s: TokenSequence, temperature: float = 1.0) ->
     return torch.stack([log_probs[start + i, token] for i, token in enumerate(s.response)])
 
 
-@pytest.mark.parametrize("kind", tiny.CONFIGS)
+@pytest.mark.parametrize("kind", sorted(tiny.CONFIGS.keys() - {"mixtral"}))  # its experts know no float64
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_token_log_probs_are_those_of_the_unpadded_sequence(kind, side, temperature):

@@ -277,7 +277,6 @@ def test_nothing_is_left_behind(fault: str) -> None:
         lambda: tiny.model("gpt2", resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0),
         lambda: tiny.model("qwen2", tie_word_embeddings=True),
         lambda: tiny.with_lora(tiny.model()),
-        lambda: tiny.with_lora(tiny.model(), use_dora=True),
         lambda: tiny.with_lora(tiny.model(), modules_to_save=["lm_head"]),
         lambda: tiny.with_lora(
             tiny.model("gpt2", resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0), modules_to_save=["lm_head"]
@@ -285,7 +284,7 @@ def test_nothing_is_left_behind(fault: str) -> None:
         lambda: tiny.with_lora(tiny.model("qwen2")),
         lambda: tiny.cast(tiny.with_lora(tiny.model()), torch.bfloat16),
     ],
-    ids=["llama", "gpt2", "qwen2 tied", "lora", "dora", "saved head", "untied", "qwen2 lora", "bf16"],
+    ids=["llama", "gpt2", "qwen2 tied", "lora", "saved head", "untied", "qwen2 lora", "bf16"],
 )
 def test_healthy_models_fire_nothing(healthy: Callable[[], nn.Module]) -> None:
     report = examined(healthy())
