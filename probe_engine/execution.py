@@ -69,7 +69,7 @@ def execute(
     elif until == "flow":
         loader = partial(load, may_lack_rollouts=True)
     folder = RunFolder(Path(spec.out), resolved) if spec.out else None
-    driver = _Driver([*([folder.append] if folder else []), *sinks], spec.checkpoint)
+    driver = _Driver([*([folder.append] if folder else []), *sinks], spec.checkpoint, until)
     run = RunInfo(folder=spec.out, status="partial", exit_code=ENGINE_DIED)
 
     def failed(message: str, remedy: str, exit_code: int) -> None:
@@ -117,8 +117,9 @@ def exit_code(report: Report, spec: RunSpec) -> int:
 class _Driver:
     """Stamps each event, folds it into the report, hands it to the sinks; one thread at a time."""
 
-    def __init__(self, sinks: Sequence[Sink], checkpoint: str | None) -> None:
+    def __init__(self, sinks: Sequence[Sink], checkpoint: str | None, until: Until) -> None:
         self.report = empty()
+        self._until = until
         self._checkpoint = checkpoint
         self._sinks = list(sinks)
         self._roots: dict[str, str] = {}
@@ -148,6 +149,10 @@ class _Driver:
             return found
         path = shlex.quote(self._checkpoint)
         commands = [re.sub(r"\bCHECKPOINT\b", lambda _: path, line) for line in found.remedy.commands]
+        if self._until == "flow":
+            commands = [
+                re.sub(r"^(probe-tui (?!.*--doctor)[^-].*)", r"\1 --doctor", line) for line in commands
+            ]
         remedy = msgspec.structs.replace(found.remedy, commands=commands)
         return msgspec.structs.replace(found, remedy=remedy)
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import Literal, TypeVar
 
 from probe_engine import __version__
 from probe_engine.environment import environment
-from probe_engine.events import Hello, StageFinished, StageStarted
+from probe_engine.environment.peak import watched
+from probe_engine.events import Hello, Part, StageFinished, StageStarted
+from probe_engine.model.checkpointing import checkpointed
 from probe_engine.model.gradient_flow import grad_context
 from probe_engine.model.preserving import preserved
+from probe_engine.model.teacher_forcing import device_of
 from probe_engine.model.unit_gradients import objectives, unit_gradients
 from probe_engine.report import Tool
 from probe_engine.sources.rollouts.locate import rollouts_found
@@ -21,6 +24,7 @@ from probe_engine.stages import Stage
 from probe_engine.stages.adopt import LiveObjects, small_batch
 from probe_engine.stages.estimate import estimate, learning_rate
 from probe_engine.stages.flow import flow
+from probe_engine.stages.forecast import compared, forecast
 from probe_engine.stages.judge import judge
 from probe_engine.stages.measure import measure
 from probe_engine.stages.on_policy import small_sample
@@ -32,20 +36,21 @@ T = TypeVar("T")
 Loader = Callable[[RunSpec], Stage[Policy]]
 """Where the policy comes from: a checkpoint, live objects, or an earlier run of this process."""
 
-Until = Literal["flow", "verdict"]
+Until = Literal["flow", "forecast", "verdict"]
 
 
 def probe_run(
     resolved: Resolved, until: Until, loader: Loader, live: LiveObjects | None = None
 ) -> Stage[None]:
-    """Every stage in order. `until="flow"` is the doctor's run."""
+    """Every stage in order. `until="flow"` is the doctor's run, `until="forecast"` measures nothing."""
     spec = resolved.spec
+    timed = _Timed()
     yield _hello(resolved)
-    policy = yield from _timed("load", loader(spec))
+    policy = yield from timed("load", loader(spec))
     random = until == "flow" and not (
         rollouts_found(spec, policy.step) if live is None else live.batch is not None
     )
-    batch = yield from _timed("rollouts", small_batch(policy, spec) if random else _batch(spec, policy, live))
+    batch = yield from timed("rollouts", small_batch(policy, spec) if random else _batch(spec, policy, live))
     units = objectives(batch)
     method, plain = (
         unit_gradients(
@@ -58,15 +63,19 @@ def probe_run(
         for name in (spec.method, "loop")
     )
     around = grad_context(policy.model)
-    with preserved(policy.model):
-        checked = yield from _timed(
+    recomputing = checkpointed(policy.model) if spec.checkpointing else nullcontext()
+    with preserved(policy.model), recomputing, watched(device_of(policy.model)) as peak:
+        checked = yield from timed(
             "flow", flow(policy, units, method, plain, around, spec.policy_temperature, spec.seed)
         )
         if until == "flow":
             if not random:
                 yield from small_sample(policy, units, checked.method, spec.policy_temperature)
             return
-        measured = yield from _timed(
+        foreseen = yield from forecast(policy, units, checked.method, checked.timed, spec)
+        if until == "forecast":
+            return
+        measured = yield from timed(
             "measure",
             measure(
                 policy,
@@ -81,36 +90,44 @@ def probe_run(
             ),
         )
         eta = learning_rate(policy)
-        estimates = yield from _timed("estimate", estimate(eta, measured))
+        estimates = yield from timed("estimate", estimate(eta, measured))
         constant_lambda = batch.weighting != "per_token"
-        realized = yield from _timed(
+        realized = yield from timed(
             "realize",
             realize(policy, checked.method, eta, measured, estimates, spec.steps, constant_lambda),
         )
-        yield from _timed("judge", judge(eta, measured, estimates, realized, checked.panel.derivative))
+        yield from timed("judge", judge(eta, measured, estimates, realized, checked.panel.derivative))
+        yield Part(forecast=compared(foreseen, timed.seconds, peak.nbytes))
 
 
 def _batch(spec: RunSpec, policy: Policy, live: LiveObjects | None) -> Stage[Batch]:
     return rollouts(spec, policy) if live is None else live_rollouts(spec, policy, live.batch)
 
 
-def _timed(name: str, stage: Stage[T]) -> Stage[T]:
-    """Counts the seconds in which the stage works: while it is told what it said, a run may be held."""
-    yield StageStarted(stage=name)
-    seconds = 0.0
-    with closing(stage):
-        while True:
-            began = time.monotonic()
-            try:
-                event = next(stage)
-            except StopIteration as end:
-                result: T = end.value
-                break
-            finally:
-                seconds += time.monotonic() - began
-            yield event
-    yield StageFinished(stage=name, seconds=seconds)
-    return result
+class _Timed:
+    """Counts the seconds in which each stage works: while it is told what it said, a run may be held."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def __call__(self, name: str, stage: Stage[T]) -> Stage[T]:
+        """The stage, with its beginning and its end."""
+        yield StageStarted(stage=name)
+        seconds = 0.0
+        with closing(stage):
+            while True:
+                began = time.monotonic()
+                try:
+                    event = next(stage)
+                except StopIteration as end:
+                    result: T = end.value
+                    break
+                finally:
+                    seconds += time.monotonic() - began
+                yield event
+        self.seconds[name] = seconds
+        yield StageFinished(stage=name, seconds=seconds)
+        return result
 
 
 def _hello(resolved: Resolved) -> Hello:

@@ -521,6 +521,17 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     timings: dict[str, float] = {}
     run: RunInfo = RunInfo()
 
+    def __str__(self) -> str:
+        """What is wrong, causes alone, with remedies; then the verdict: for a training script's log."""
+        lines = []
+        for found in self.worst(("crash", "fail", "warn")):
+            if not found.cause:
+                lines += [f"{found.code} {found.status}: {found.message}", f"  {found.remedy.text}"]
+                lines += [f"    {command}" for command in found.remedy.commands]
+        if self.verdict is not None:
+            lines.append(f"{self.verdict.status}: {self.verdict.reason}")
+        return "\n".join(lines) or "nothing is wrong"
+
     def worst(self, statuses: Sequence[str]) -> list[Finding]:
         """The findings that have one of these statuses."""
         return [f for f in self.findings if f.status in statuses]

@@ -138,13 +138,21 @@ def measurements(report: Report) -> tuple[Estimate, ...]:
     return tuple(_measurement(index, row) for index, row in enumerate(report.realized))
 
 
+def leading(report: Report) -> tuple[Estimate, ...]:
+    """ΔĤ of each step and pairing by its first estimator, the best one; the others stand under Realized."""
+    first: dict[tuple[str, str], Estimate] = {}
+    for row, measured in zip(report.realized, measurements(report), strict=True):
+        first.setdefault((row.step, row.pairing), measured)
+    return tuple(first.values())
+
+
 def comparisons(report: Report) -> Iterator[tuple[str, list[Estimate]]]:
     """For each step and pairing: a heading, the prediction, and what was measured."""
     indexed = list(enumerate(report.realized))
     for (step, pairing), members in groupby(indexed, key=lambda pair: (pair[1].step, pair[1].pairing)):
         rows = list(members)
         about = f"{step} step, {dashed(pairing)}: {PAIRINGS[pairing]}"
-        measured = [_relabelled(_measurement(i, row), dashed(row.estimator)) for i, row in rows]
+        measured = [_under_heading(_measurement(i, row), dashed(row.estimator)) for i, row in rows]
         yield about, [_prediction(report.estimates, *rows[0]), *measured]
 
 
@@ -178,6 +186,12 @@ def _prediction(estimates: Estimates, index: int, row: RealizedRow) -> Estimate:
     if source is not None:
         return _relabelled(source, source.name)
     return Estimate("δH₁", "", Interval("δH₁", row.predicted, None, None), f".realized[{index}].predicted")
+
+
+def _under_heading(e: Estimate, name: str) -> Estimate:
+    """The heading names the step."""
+    relabelled = _relabelled(e, name)
+    return replace(relabelled, interval=replace(relabelled.interval, note=""))
 
 
 def _relabelled(e: Estimate, name: str) -> Estimate:

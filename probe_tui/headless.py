@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from probe_engine.catalogue import ENTRIES
 from probe_engine.errors import ENGINE_DIED, INTERRUPTED, ProbeError
@@ -21,9 +21,6 @@ from probe_tui.formats.junit import junit
 from probe_tui.formats.selftest import trial_line, trials_json, trials_summary
 from probe_tui.output import kept_for_data, say, write
 from probe_tui.plain import Plain
-
-if TYPE_CHECKING:
-    from probe_engine.execution import Sink
 
 Style = Literal["text", "github", "junit"]
 
@@ -55,13 +52,12 @@ def doctor(resolved: Resolved, style: Style, *, as_json: bool, verbose: bool = F
         from probe_engine.execution import execute
         from probe_engine.selftest.installation import installation
 
-    sinks: list[Sink] = [Plain(sys.stderr, sys.stderr) if verbose else _tell_stages]
     here = resolved.spec.checkpoint is None
     with kept_for_data():
         if here:
-            report = installation(resolved, sinks, narrate)
+            report = installation(resolved, [_tell_stages], narrate)
         else:
-            report = execute(resolved, until="flow", sinks=sinks)
+            report = execute(resolved, until="flow", sinks=[_tell_stages])
     if as_json:
         _write_json(report)
     elif style == "github":
@@ -69,7 +65,7 @@ def doctor(resolved: Resolved, style: Style, *, as_json: bool, verbose: bool = F
     elif style == "junit":
         write(sys.stdout.buffer, junit(report, resolved.spec).encode())
     else:
-        say("\n".join(diagnosis_lines(report, verbose=verbose)))
+        say("\n".join(diagnosis_lines(report, verbose=verbose, own_model=here)))
         if here and report.run.exit_code == 0:
             say("gradient flows in this installation")
     return report.run.exit_code

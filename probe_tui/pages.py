@@ -46,7 +46,8 @@ def explain(code: str, width: int = WIDTH) -> str:
 
 def list_checks() -> str:
     """Every finding, a line each."""
-    return "\n".join(f"{e.code}  {e.title:<22}  {e.fault}" for e in ENTRIES.values())
+    width = max(len(entry.title) for entry in ENTRIES.values())
+    return "\n".join(f"{e.code:<7}  {e.title:<{width}}  {e.fault}" for e in ENTRIES.values())
 
 
 def json_schema() -> str:

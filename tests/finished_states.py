@@ -9,6 +9,8 @@ from msgspec.structs import replace
 
 from probe_engine.events import Finished
 from probe_engine.report import (
+    AdamwEstimate,
+    AdamwParts,
     Baselines,
     CheckpointInfo,
     Environment,
@@ -104,6 +106,21 @@ CHECKPOINT = CheckpointInfo(
 )
 ENVIRONMENT = Environment(
     python="3.11", torch="2", transformers="5", peft="0.19", device="cpu", dtype="float32", threads=1
+)
+ADAMW = AdamwEstimate(
+    delta_h1=-0.0011,
+    se=0.00015,
+    se_conditional=0.00015,
+    var_e=2.2e-8,
+    var_u=1e-10,
+    B_E=33,
+    B_U=31,
+    df=32.0,
+    ci95=(-0.0014, -0.0008),
+    prompts_needed=9,
+    parts=AdamwParts(gradient=-0.0004, clipping=0.0003, momentum=-0.001, weight_decay=0.0),
+    clip=0.25,
+    max_grad_norm=1.0,
 )
 VERDICT = Verdict(
     status="agree",

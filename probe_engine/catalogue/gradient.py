@@ -12,7 +12,7 @@ ENTRIES = (
         "Under torch.inference_mode() no graph is recorded, and tensors born in it can never take part "
         "in one. Every gradient is None.",
         "Restrict inference_mode to sampling and call the probe outside of it.",
-        ("python -c 'import torch; print(torch.is_inference_mode_enabled())'",),
+        ("with torch.inference_mode(): samples = model.generate(**prompts)  # and nothing else",),
         origin=(
             "Sampling runs under it, rightly, and scoring was put inside the same block, or the model was "
             "loaded or wrapped in it."
@@ -184,7 +184,7 @@ ENTRIES = (
         origin=(
             "Its forward, or a hook on it, detaches, takes .data, converts to numpy, or runs under no_grad."
         ),
-        by_hand="The snippet in the finding's evidence.",
+        by_hand="The snippet that the finding brings (evidence['snippet'] of the finding, in Python).",
     ),
     Entry(
         "GRAD014",

@@ -72,7 +72,7 @@ ENTRIES = (
     Entry(
         "OPT006",
         "optimizer step",
-        "step is 0, missing or differs between parameters",
+        "step is 0, missing, or not the same for all parameters and the checkpoint",
         "v̂ = v/(1 − β₂^step) needs the step. At step 0 there is no v̂ at all; different steps mean "
         "different amounts of past in each v̂.",
         "Save the checkpoint after the first optimizer step.",
@@ -122,7 +122,10 @@ ENTRIES = (
         "An optimizer steps the very objects that it was given. It keeps stepping some that no forward "
         "uses, and the model does not move.",
         "Build the optimizer after the last wrapping of the model.",
-        ("optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])",),
+        (
+            "trainable = [p for p in model.parameters() if p.requires_grad]",
+            "optimizer = type(optimizer)(trainable, **optimizer.defaults)",
+        ),
         origin="The model was wrapped, cast, merged or reloaded after the optimizer was built.",
         by_hand="Compare id(p) over optimizer.param_groups with id(p) over model.parameters().",
     ),

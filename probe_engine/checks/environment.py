@@ -144,7 +144,7 @@ def size(nbytes: int) -> str:
     """`3.4 GiB`."""
     number = float(nbytes)
     for unit in ("B", "KiB", "MiB", "GiB"):
-        if number < 1024:
+        if number < 999.5:
             return f"{number:.3g} {unit}"
         number /= 1024
     return f"{number:.3g} TiB"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 
 import torch
@@ -96,6 +97,8 @@ def graph(seen: Graph, registry: ParameterRegistry) -> list[Finding]:
         ]
     s = finding("GRAD004", "ok", seen.s_grad_fn, value=seen.s_grad_fn)
     norm = seen.embedding_gradient_norm
+    if norm is not None and not math.isfinite(norm):
+        return [logits, s, finding("GRAD006", "skip", "waits for GRAD011: the gradient is not finite")]
     if norm is None or norm == 0:
         arrived = "None" if norm is None else "exactly 0"
         return [

@@ -17,12 +17,15 @@ from probe_engine.types import OptimizerState, Scalar
 MODELLED_LOSSES = ("dr_grpo", "grpo", "dapo", "bnpo")
 
 
-def optimizer_findings(reading: AdamReading, registry: ParameterRegistry) -> list[Finding]:
+def optimizer_findings(
+    reading: AdamReading, registry: ParameterRegistry, step: int | None = None
+) -> list[Finding]:
     """OPT001 to OPT007, and OPT009 of a live reading; what waits for a refused state is skipped.
 
     Args:
         reading: of a file or a live optimizer.
         registry: the trainable parameters.
+        step: optimizer steps done, as the checkpoint says; None where nothing says it.
     """
     state = reading.state
     refusal = reading.refusal
@@ -43,7 +46,7 @@ def optimizer_findings(reading: AdamReading, registry: ParameterRegistry) -> lis
         finding("OPT003", "ok", f"every state has its parameter's shape, mapped by {state.mapped_by}"),
         parameters_with_state(registry, state, explained=noticed),
         valid_moments(reading.invalid),
-        steps(state, reading.stepless),
+        steps(state, reading.stepless, step),
         learning_rate(state),
     ]
 
@@ -86,14 +89,19 @@ def parameters_with_state(
     line = f"{len(missing)} of {len(registry)} parameters fall back to P = 1"
     if not new:
         return finding("OPT004", "info" if missing else "ok", line, value=len(missing), threshold=0)
+    on_disk = state.mapped_by != "object"
     return finding(
         "OPT004",
         "warn",
         f"expected a state for every trainable parameter, found none for {len(new)} ({shown(new)}): "
-        f"{line}, and 1 is no scale beside 1/√v̂",
+        f"{line}, so the prediction all but leaves them out",
         value=len(missing),
         threshold=0,
         evidence={"parameters": listed(new)},
+        remedy="Take the optimizer.pt that was saved with these weights, or another checkpoint; a parameter "
+        "that joined the training gets its state with its first step."
+        if on_disk
+        else None,
     )
 
 
@@ -112,8 +120,8 @@ def valid_moments(invalid: Sequence[str]) -> Finding:
     )
 
 
-def steps(state: OptimizerState, stepless: Sequence[str]) -> Finding:
-    """OPT006: has every parameter the same step, of 1 or more?"""
+def steps(state: OptimizerState, stepless: Sequence[str], done: int | None = None) -> Finding:
+    """OPT006: has every parameter the same step, of 1 or more, and the checkpoint's?"""
     if stepless:
         return finding(
             "OPT006",
@@ -135,6 +143,16 @@ def steps(state: OptimizerState, stepless: Sequence[str]) -> Finding:
             value=found[0],
             threshold=found[-1],
             evidence={"parameters": listed(behind)},
+        )
+    if found and done is not None and found[0] != done:
+        return finding(
+            "OPT006",
+            "warn",
+            f"expected the state of step {done}, the checkpoint's, found that of step {found[0]:g}: it is of "
+            "other weights, or the optimizer was started anew or skipped steps",
+            value=found[0],
+            threshold=done,
+            remedy="Take the optimizer.pt that was saved with these weights.",
         )
     return finding("OPT006", "ok", f"step {found[0]:g}" if found else "no state", value=state.step)
 
@@ -300,7 +318,7 @@ def refused_state(refusal: ProbeError) -> Finding:
     """OPT001 to OPT003, OPT009, CKPT002 or CKPT007: why there is no state at all."""
     return finding(
         refusal.code,
-        "warn" if refusal.code in ("OPT001", "OPT009") else "fail",
+        "warn" if refusal.code == "OPT001" else "fail",
         refusal.message,
         evidence=refusal.evidence,
         remedy=refusal.remedy or None,

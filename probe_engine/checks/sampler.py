@@ -40,7 +40,7 @@ def settings(
     expected = f"expected samples at temperature {policy_temperature:g} with nothing cut off"
     if not told:
         return finding(
-            "ROLL009", "ok", f"temperature {policy_temperature:g}, nothing cut off, say {', '.join(known)}"
+            "ROLL009", "ok", f"temperature {policy_temperature:g}, nothing cut off (from {', '.join(known)})"
         )
     listed = ", ".join(f"{name} = {' and '.join(f'{v:g}' for v in values)}" for name, values in told.items())
     return finding(

@@ -57,7 +57,7 @@ def normalisations(rewards: Sequence[Sequence[float]]) -> Iterator[Normalisation
     for spread, ddof in ((stdev, 1), (pstdev, 0)):
         for epsilon in (EPSILON, 1e-6, 1e-8):
             yield Normalisation(
-                f"the same over the group's standard deviation (ddof {ddof}) + {epsilon:g}",
+                f"difference from the group's mean over its standard deviation (ddof {ddof}) + {epsilon:g}",
                 [[a / (spread(r) + epsilon) for a in c] for c, r in zip(centred, rewards, strict=True)],
             )
     yield Normalisation(

@@ -1,16 +1,13 @@
-"""How much memory a probe will take: from sizes alone before anything is loaded, then as counted."""
+"""How much memory a probe will take, from sizes alone: nothing is loaded and nothing is run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from probe_engine.model.teacher_forcing import TokenSequence, token_log_probs
-from probe_engine.registry import ParameterRegistry, wide
+from probe_engine.registry import wide
 from probe_engine.types import Extent
 
 VECTORS = 13
@@ -35,6 +32,10 @@ class Sizes:
     config: Any
     """The model's transformers configuration."""
     extent: Extent
+    units: int | None = None
+    """Where they are known; else there are as many as the sequences allow."""
+    sequence: int | None = None
+    """What a sequence of a micro-batch takes, where it was counted; else it is estimated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,23 +77,24 @@ def need(sizes: Sizes, dtype: torch.dtype, *, micro_batch: int, budget: int, met
         method: `--method`.
     """
     vector = sizes.trainable * wide(dtype).itemsize
-    kept = 2 * (sizes.extent.sequences // 2) * vector  # a unit has two responses or more
+    # A unit has two responses or more.
+    units = sizes.extent.sequences // 2 if sizes.units is None else sizes.units
+    kept = 2 * units * vector
     alpha = method.startswith("alpha")
+    if sizes.sequence is None:
+        sequence = sequence_bytes(sizes.config, sizes.extent, dtype, alpha=alpha)
+    else:
+        sequence = sizes.sequence * (ALPHA if alpha else 1)
     narrow = 0 if dtype == wide(dtype) else sizes.weights + sizes.held
     return Need(
         weights=sizes.weights * dtype.itemsize,
         optimizer=sizes.optimizer,
         vectors=VECTORS * vector,
         kept=0 if alpha or kept > budget else kept,
-        sequence=sequence_bytes(sizes.config, sizes.extent, dtype, alpha=alpha),
+        sequence=sequence,
         sequences=min(micro_batch, max(1, sizes.extent.sequences)),
         widened=narrow * wide(dtype).itemsize,
     )
-
-
-def kept_bytes(registry: ParameterRegistry, units: int) -> int:
-    """X_u and P Y_u of so many units."""
-    return 2 * units * sum(p.numel() * wide(p.dtype).itemsize for p in registry.parameters)
 
 
 def sequence_bytes(config: Any, extent: Extent, dtype: torch.dtype, *, alpha: bool = False) -> int:
@@ -121,22 +123,6 @@ def sequence_bytes(config: Any, extent: Extent, dtype: torch.dtype, *, alpha: bo
     logits = extent.response * _size(text, "vocab_size", 0)
     saved = layers * layer * dtype.itemsize + 3 * logits * wide(dtype).itemsize
     return saved * (ALPHA if alpha else 1)
-
-
-def saved_bytes(
-    model: nn.Module, sequences: Sequence[TokenSequence], temperature: float = 1.0
-) -> int:
-    """What autograd keeps of one forward pass, counted: each storage once, parameters and buffers apart."""
-    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
-    kept: dict[int, Tensor] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        token_log_probs(model, sequences, temperature=temperature)
-    return sum(t.untyped_storage().nbytes() for place, t in kept.items() if place not in own)
 
 
 def _size(config: Any, name: str, default: int) -> int:

@@ -153,7 +153,7 @@ def _step(copies: Mapping[str, nn.Parameter], state: OptimizerState) -> None:
         kind = torch.optim.AdamW if rule.decoupled else torch.optim.Adam
         optimizer = kind(
             [copies[name] for name in held],
-            # torch takes no number beyond the weights' own; what it is multiplied with overflows all the same.
+            # torch takes no number beyond the weights' own; the step overflows all the same.
             lr=min(rule.lr, torch.finfo(copies[held[0]].dtype).max),
             betas=rule.betas,
             eps=rule.eps,

@@ -1,4 +1,4 @@
-"""What passes over units cost in floating-point operations, by method (method.md §5)."""
+"""What passes over units cost, by method (method.md §5): counted on one sequence, multiplied out."""
 
 from __future__ import annotations
 
@@ -6,39 +6,81 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from probe_engine.model.teacher_forcing import TokenSequence, token_log_probs
+from probe_engine.model.teacher_forcing import (
+    Layout,
+    TokenSequence,
+    device_of,
+    response_log_probs,
+    response_logits,
+)
 from probe_engine.model.unit_gradients.fused.packing import Window, windows
 from probe_engine.model.unit_gradients.objective import UnitObjective, chunks
-from probe_engine.registry import ParameterRegistry
+from probe_engine.registry import ParameterRegistry, wide
 
 DOUBLE = 2
 """What it costs to differentiate a forward and a reverse pass once more, in such passes."""
+LOGITS = 2
+"""Float32 copies of the logits in a reverse pass, beside what autograd saved: their gradient, and how it is
+put together from its chunks."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """One forward pass over one sequence."""
+
+    tokens: int
+    flops: int
+    """In matrix products."""
+    saved: int
+    """Bytes that autograd keeps, parameters apart."""
+    logits: int
+    """Bytes, in float32 or wider."""
+
+    @property
+    def nbytes(self) -> int:
+        """What a reverse pass takes for the sequence."""
+        return self.saved + LOGITS * self.logits
+
+
+def counted(model: nn.Module, sequence: TokenSequence, temperature: float) -> Counted:
+    """Runs the sequence through the model, with a graph."""
+    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    kept: dict[int, Tensor] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    layout = Layout.of([sequence], device=device_of(model))
+    hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+    with hooks, FlopCounterMode(display=False) as counter:
+        logits = response_logits(model, layout)
+        response_log_probs(logits, layout, temperature)
+    saved = sum(t.untyped_storage().nbytes() for place, t in kept.items() if place not in own)
+    return Counted(
+        len(sequence), counter.get_total_flops(), saved, logits.numel() * wide(logits.dtype).itemsize
+    )
 
 
 @dataclass(frozen=True)
 class TokenCost:
-    """Floating-point operations for one token."""
+    """Floating-point operations for one token, in matrix products."""
 
     forward: float
-    weights: float
-    """Of the weight gradients alone; the reverse pass takes `forward` besides."""
+    reverse: float
 
     @classmethod
-    def counted(
-        cls, model: nn.Module, registry: ParameterRegistry, sequence: TokenSequence, temperature: float
-    ) -> TokenCost:
-        """By a forward pass over one sequence."""
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            token_log_probs(model, [sequence], temperature=temperature)
-        return cls(counter.get_total_flops() / len(sequence), 2.0 * registry.numel)
+    def of(cls, one: Counted, registry: ParameterRegistry, *, checkpointing: bool) -> TokenCost:
+        """The reverse pass goes back through every product, and makes one of δ and x for each parameter."""
+        forward = one.flops / one.tokens
+        return cls(forward, forward * (2 if checkpointing else 1) + 2.0 * registry.numel)
 
     def gradients(self, method: str, tokens: PassTokens) -> float:
         """Of the first pass: X and Y of each unit."""
-        reverse = self.forward + self.weights
-        a_token = self.forward + (1 if method == "fused" else 2) * reverse
+        a_token = self.forward + (1 if method == "fused" else 2) * self.reverse
         return tokens.differentiated * a_token + tokens.scored_first * self.forward
 
     def contractions(self, method: str, tokens: PassTokens, directions: int) -> float:
@@ -46,8 +88,7 @@ class TokenCost:
         again = self.gradients(method, PassTokens(tokens.differentiated, 0))
         if not method.startswith("alpha"):
             return again
-        twice = DOUBLE * (2 * self.forward + self.weights)
-        return again + tokens.differentiated * directions * twice
+        return again + tokens.differentiated * directions * DOUBLE * (self.forward + self.reverse)
 
 
 @dataclass(frozen=True)
@@ -62,7 +103,7 @@ class PassTokens:
     def of(cls, method: str, units: Sequence[UnitObjective], micro_batch: int) -> PassTokens:
         """As the method packs them."""
         if method == "fused":
-            longest = max(len(s) for unit in units for s in unit.sequences)
+            longest = max((len(s) for unit in units for s in unit.sequences), default=0)
             packed = windows(units, micro_batch * longest)
             sizes = [(_padded_rows(window), window.oversize) for window in packed]
         else:

@@ -84,7 +84,15 @@ def adopt(spec: RunSpec, live: LiveObjects) -> Stage[Policy]:
 
 def small_batch(policy: Policy, spec: RunSpec) -> Stage[Batch]:
     """Two prompts of random tokens with three responses each: enough to see whether gradient flows."""
-    yield FindingEvent(finding=finding("ROLL005", "skip", "there are no rollouts: random tokens stand in"))
+    yield FindingEvent(
+        finding=finding(
+            "ROLL005",
+            "info",
+            "there are no rollouts: random tokens stand in, which gradients flow through as well",
+            remedy="To see the real batch, hand it over (batch=…), or name it.",
+            commands=("probe-tui CHECKPOINT --rollouts PATH",),
+        )
+    )
     generator = torch.Generator().manual_seed(spec.seed)
     embeddings = policy.model.get_input_embeddings()  # type: ignore[operator]
     vocabulary = embeddings.weight.shape[0]

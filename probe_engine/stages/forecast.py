@@ -3,27 +3,110 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import get_args
 
 import msgspec
 
 from probe_engine.environment.device import completed
 from probe_engine.events import Part
-from probe_engine.model.memory import ALPHA, Need, counted_sequence_bytes, kept_bytes
+from probe_engine.model.memory import need
 from probe_engine.model.teacher_forcing import device_of
 from probe_engine.model.unit_gradients import UnitGradients, UnitObjective
-from probe_engine.model.workload import PassTokens, TokenCost, scored_tokens
-from probe_engine.registry import wide
+from probe_engine.model.workload import PassTokens, TokenCost, counted, scored_tokens
 from probe_engine.report import Cost, Forecast, Observed
 from probe_engine.spec import Method, RunSpec
 from probe_engine.stages import Stage
 from probe_engine.stages.flow import Timed
-from probe_engine.stages.memory import need_of_loaded
-from probe_engine.stages.scorings import scored, steps_taken
-from probe_engine.types import Policy
+from probe_engine.stages.memory import loaded_sizes
+from probe_engine.stages.scorings import scorings, steps_taken, widened
+from probe_engine.types import Extent, Policy
 
 FORESEEN = ("measure", "estimate", "realize", "judge")
 """The stages that the forecast is about."""
-"""X, Y directions of the second pass: the sums of two roles, and the optimizer's own step."""
+
+
+def forecast(
+    policy: Policy, units: Sequence[UnitObjective], method: UnitGradients, timed: Timed, spec: RunSpec
+) -> Stage[Forecast]:
+    """Counts one forward pass of the longest sequence, and times one of the first unit.
+
+    Args:
+        policy: its model in eval mode.
+        units: the batch's.
+        method: with which the run goes on.
+        timed: X and Y of a few units by that method.
+        spec: the options.
+    """
+    model, registry, size = policy.model, policy.registry, spec.micro_batch
+    longest = max((s for unit in units for s in unit.sequences), key=len)
+    one = counted(model, longest, spec.policy_temperature)
+    token = TokenCost.of(one, registry, checkpointing=spec.checkpointing)
+    taken = steps_taken(policy, spec.steps)
+    again = scorings(units, taken, narrow=widened(policy))
+    directions = 4 + 2 * ("adamw" in taken)
+    extent = Extent(sum(len(u.sequences) for u in units), one.tokens, 0)
+    sizes = replace(loaded_sizes(model, registry, extent), units=len(units), sequence=one.nbytes)
+
+    costs, work = {}, {}
+    for name in get_args(Method):
+        passing, scoring = PassTokens.of(name, units, size), scored_tokens(name, again, size)
+        memory = need(
+            sizes,
+            next(model.parameters()).dtype,
+            micro_batch=size,
+            budget=spec.memory_budget_bytes,
+            method=name,
+        )
+        passes = 1 if memory.kept else 2
+        gradients = token.gradients(name, passing)
+        if passes == 2:
+            gradients += token.contractions(name, passing, directions)
+        work[name] = (gradients, scoring * token.forward)
+        costs[name] = Cost(
+            passes=passes,
+            tokens=passes * _tokens(units) + _tokens(again),
+            flops=sum(work[name]),
+            memory=memory.total,
+        )
+
+    tried = token.gradients(method.name, PassTokens.of(method.name, timed.units, size))
+    rate = tried / timed.seconds
+    scoring_rate = _scoring_rate(policy, units[0], method, token, size)
+    made = Forecast(
+        method=method.name,
+        predicted=costs,
+        measured=Observed(
+            flops_per_second=rate,
+            scoring_flops_per_second=scoring_rate,
+            expected_seconds={
+                name: gradients / rate + scoring / scoring_rate for name, (gradients, scoring) in work.items()
+            },
+        ),
+    )
+    yield Part(forecast=made)
+    return made
+
+
+def _tokens(units: Sequence[UnitObjective]) -> int:
+    return sum(unit.tokens for unit in units)
+
+
+def _scoring_rate(
+    policy: Policy, unit: UnitObjective, method: UnitGradients, token: TokenCost, micro_batch: int
+) -> float:
+    """Floating-point operations a second."""
+    began = time.perf_counter()
+    method.score(unit)
+    completed(device_of(policy.model))
+    seconds = time.perf_counter() - began
+    return token.forward * scored_tokens(method.name, [unit], micro_batch) / seconds
+
+
+def compared(made: Forecast, seconds: Mapping[str, float], memory: int | None) -> Forecast:
+    """The forecast beside what then happened."""
+    took = sum(seconds[stage] for stage in FORESEEN)
+    return msgspec.structs.replace(
+        made, measured=msgspec.structs.replace(made.measured, seconds=took, memory=memory)
+    )

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
+import msgspec
 import torch
 from torch import Tensor
 
@@ -10,7 +14,7 @@ from probe_engine.checks.checkpoint import finite_weights, keys_with_a_place, nu
 from probe_engine.checks.optimizer import modelled_step, optimizer_findings, optimizer_info
 from probe_engine.events import FindingEvent, Part, Progress
 from probe_engine.registry import ParameterRegistry
-from probe_engine.report import CheckpointInfo, finding
+from probe_engine.report import CheckpointInfo, Finding, finding
 from probe_engine.sources.checkpoints.adapter import attach_adapter
 from probe_engine.sources.checkpoints.causal_lm import (
     LoadedModel,
@@ -18,6 +22,7 @@ from probe_engine.sources.checkpoints.causal_lm import (
     embedding_rows,
     read_generation_config,
 )
+from probe_engine.sources.checkpoints.layout import earlier_checkpoint
 from probe_engine.sources.checkpoints.names import unwrapped_names
 from probe_engine.sources.checkpoints.optimizer_file import laid_on
 from probe_engine.sources.checkpoints.weights import WeightFiles, read_weights
@@ -25,6 +30,9 @@ from probe_engine.spec import RunSpec
 from probe_engine.stages import Stage
 from probe_engine.stages.examine import Examined, examine
 from probe_engine.types import Policy
+
+OUT_BY_ANOTHER = ("CKPT006", "OPT003", "OPT004", "OPT005", "OPT006", "OPT007")
+"""Faults that an earlier checkpoint of the run may not have."""
 
 
 def load(spec: RunSpec, *, may_lack_rollouts: bool = False) -> Stage[Policy]:
@@ -46,13 +54,14 @@ def load(spec: RunSpec, *, may_lack_rollouts: bool = False) -> Stage[Policy]:
     loaded, tensors = yield from _model(spec, examined)
     model = loaded.model.to(examined.device)
     yield FindingEvent(finding=keys_with_a_place(loaded.unexpected, tensors))
-    yield FindingEvent(finding=finite_weights(model.named_parameters()))
+    before = earlier_checkpoint(examined.layout)
+    yield FindingEvent(finding=_pointing(finite_weights(model.named_parameters()), before))
     yield FindingEvent(finding=number_format(model.named_parameters()))
     yield FindingEvent(finding=tokenizer_fits(examined.tokenizer, embedding_rows(model)))
 
     registry = ParameterRegistry.of(model).trainable
     optimizer = laid_on(examined.optimizer, model, spec.lr, examined.trainer)
-    on_state = optimizer_findings(optimizer, registry)
+    on_state = [_pointing(f, before) for f in optimizer_findings(optimizer, registry, examined.step)]
     if examined.optimizer.refusal is not None:
         del on_state[0]  # said before the model was built
     for found in (*adapter_findings(model, registry), *on_state):
@@ -74,6 +83,14 @@ def load(spec: RunSpec, *, may_lack_rollouts: bool = False) -> Stage[Policy]:
     )
     tokenizer = examined.tokenizer.tokenizer
     return Policy(model, registry, tokenizer, optimizer.state, examined.trainer, examined.step)
+
+
+def _pointing(found: Finding, earlier: Path | None) -> Finding:
+    """Where another checkpoint is the way out, the one before this is named."""
+    if found.code not in OUT_BY_ANOTHER or not found.remedy.text or earlier is None:
+        return found
+    commands = [*found.remedy.commands, f"probe-tui {shlex.quote(str(earlier))}"]
+    return msgspec.structs.replace(found, remedy=msgspec.structs.replace(found.remedy, commands=commands))
 
 
 def _model(spec: RunSpec, examined: Examined) -> Stage[tuple[LoadedModel, int]]:

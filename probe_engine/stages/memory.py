@@ -74,19 +74,23 @@ def of_loaded(spec: RunSpec, model: nn.Module, registry: ParameterRegistry, exte
         registry: its trainable parameters.
         extent: of the rollouts.
     """
-    config = getattr(model, "config", None)
-    if not hasattr(config, "get_text_config"):
+    sizes = loaded_sizes(model, registry, extent)
+    if not hasattr(sizes.config, "get_text_config"):
         return finding("ENV004", "skip", "the model has no configuration of transformers to estimate from")
-    sizes = Sizes(
+    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+    return memory(partial(_need, sizes, spec.method), spec, free_memory(device_of(model)), dtype)
+
+
+def loaded_sizes(model: nn.Module, registry: ParameterRegistry, extent: Extent) -> Sizes:
+    """Of a model in memory, beside which no weights are loaded any more."""
+    return Sizes(
         weights=0,
         held=_here(list(model.parameters())),
         trainable=_here(registry.parameters),
         optimizer=0,
-        config=config,
+        config=getattr(model, "config", None),
         extent=extent,
     )
-    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-    return memory(partial(_need, sizes, spec.method), spec, free_memory(device_of(model)), dtype)
 
 
 def _need(sizes: Sizes, method: str, dtype: str, micro_batch: int, budget: int) -> Need:

@@ -14,22 +14,25 @@ SLOW_MS = 1000.0
 """A check that takes longer says so."""
 
 
-def diagnosis_lines(report: Report, *, verbose: bool = False) -> list[str]:
+def diagnosis_lines(report: Report, *, verbose: bool = False, own_model: bool = False) -> list[str]:
     """All of it.
 
     Args:
         report: of a run to the stage flow, or as far as it came.
-        verbose: also what is fine, a line each.
+        verbose: also what is fine and what was not looked at, a line each, and the gradient-flow panel.
+        own_model: the checkpoint was made for this run, so that its path says nothing.
     """
     lines: list[str] = []
-    if report.checkpoint is not None:
+    if own_model:
+        lines.append("  a tiny model made for this, with its own rollouts and optimizer")
+    elif report.checkpoint is not None:
         lines += checkpoint_lines(report.checkpoint)
     for found, follows in causes_first(report.findings):
         lines += _consequence(found) if follows else ["", *finding_lines(found)]
     lines.append("")
     for family, members in grouped(report.findings):
         lines += _family(family, members, verbose=verbose)
-    if report.gradient_flow is not None:
+    if verbose and report.gradient_flow is not None:
         lines += ["", *flow_lines(report.gradient_flow)]
     answer = flow_answer(report.findings, report.gradient_flow, over=True)
     said = [f"{MARKS[answer.status]} {answer.sentence}"] if answer is not None else []
@@ -51,11 +54,11 @@ def _consequence(found: Finding) -> list[str]:
 
 def _family(name: str, members: Sequence[Finding], *, verbose: bool) -> list[str]:
     """What is fine in one line, what is worth knowing in a line each; what is wrong stands above."""
-    fine = [f for f in members if f.status == "ok"]
-    rest = [f for f in members if f.status in ("info", "skip")]
-    wrong = sum(f.status in ATTENTION for f in members)
-    head = f"{name}: {len(fine)} of {len(members)} fine" + (f", {wrong} above" if wrong else "")
-    shown = members if verbose else [f for f in members if f in rest or (f.duration_ms or 0) > SLOW_MS]
+    statuses: Counter[str] = Counter(f.status for f in members)
+    wrong = sum(statuses[status] for status in ATTENTION)
+    looked = f"{name}: {len(members) - statuses['skip']} looked at, "
+    head = looked + (f"{wrong} wrong, above" if wrong else "nothing wrong")
+    shown = [f for f in members if verbose or f.status == "info" or (f.duration_ms or 0) > SLOW_MS]
     return [head, *(_line(f) for f in shown if f.status not in ATTENTION)]
 
 

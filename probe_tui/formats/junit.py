@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from xml.etree import ElementTree as xml
 
@@ -24,7 +25,11 @@ def junit(report: Report, spec: RunSpec) -> str:
 
 
 def _suite(family: str, members: Sequence[Finding], spec: RunSpec) -> xml.Element:
-    cases = [_case(found, spec) for found in members]
+    seen = Counter[str]()
+    cases = []
+    for found in members:
+        seen[found.code] += 1
+        cases.append(_case(found, spec, f" ({seen[found.code]})" if seen[found.code] > 1 else ""))
     outcomes = [child.tag for case in cases for child in case]
     suite = xml.Element(
         "testsuite",
@@ -39,12 +44,12 @@ def _suite(family: str, members: Sequence[Finding], spec: RunSpec) -> xml.Elemen
     return suite
 
 
-def _case(found: Finding, spec: RunSpec) -> xml.Element:
+def _case(found: Finding, spec: RunSpec, again: str) -> xml.Element:
     family = found.code.rstrip("0123456789")
     case = xml.Element(
         "testcase",
         classname=f"probe-tui.{family}",
-        name=_text(f"{found.code} {found.title}"),
+        name=_text(f"{found.code} {found.title}{again}"),
         time=_seconds(found.duration_ms or 0.0),
     )
     message = _text(found.message)

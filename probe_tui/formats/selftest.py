@@ -25,7 +25,8 @@ def trials_summary(rows: Sequence[Trial]) -> str:
     wrong = [row for row in rows if not row.named]
     seconds = sum(row.seconds for row in rows)
     verdict = "each named, and no other" if not wrong else f"{len(wrong)} not named, or not alone"
-    return f"\n{len(rows)} faults of {len(codes)} codes injected in {seconds:.0f} s: {verdict}"
+    again = "".join(f"\n{trial_line(row)}" for row in wrong)
+    return f"{again}\n{len(rows)} faults of {len(codes)} codes injected in {seconds:.0f} s: {verdict}"
 
 
 def trials_json(rows: Sequence[Trial]) -> str:

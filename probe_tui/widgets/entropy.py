@@ -9,7 +9,7 @@ from probe_engine.report import Estimates, Report
 from probe_tui.estimates import (
     Named,
     headline,
-    measurements,
+    leading,
     numbers,
     predictions,
     short_unit,
@@ -69,7 +69,7 @@ def _headline(report: Report, width: int, palette: Palette) -> list[Line]:
 def _plot(report: Report, width: int, palette: Palette) -> list[Line]:
     """All changes of entropy on one axis."""
     unit = short_unit(report)
-    predicted, measured = predictions(report.estimates), measurements(report)
+    predicted, measured = predictions(report.estimates), leading(report)
     estimates = (*predicted, *measured)
     if not estimates:
         return []

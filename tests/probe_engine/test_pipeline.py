@@ -24,7 +24,7 @@ def test_the_time_in_which_a_run_is_held_is_no_stage_s_own(monkeypatch: pytest.M
     results, said = [], []
 
     def kept() -> Generator[AnyEvent, None, None]:
-        results.append((yield from pipeline._timed("measure", stage())))
+        results.append((yield from pipeline._Timed()("measure", stage())))
 
     monkeypatch.setattr(pipeline.time, "monotonic", lambda: now)
     for event in kept():
@@ -43,7 +43,7 @@ def test_a_run_that_is_given_up_closes_its_stage() -> None:
         finally:
             closed.append(True)
 
-    timed = pipeline._timed("load", stage())
+    timed = pipeline._Timed()("load", stage())
     next(timed)
     next(timed)
     timed.close()

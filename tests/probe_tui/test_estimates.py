@@ -12,7 +12,15 @@ from msgspec.structs import replace
 
 from probe_engine.report import Baselines, Estimates, Report
 from probe_engine.spec import Setting
-from probe_tui.estimates import comparisons, headline, measurements, numbers, predictions
+from probe_tui.estimates import (
+    comparisons,
+    headline,
+    leading,
+    measurements,
+    numbers,
+    predictions,
+    step_parts,
+)
 
 
 def at(whole: Report, path: str) -> Any:
@@ -110,6 +118,25 @@ def test_a_measurement_is_compared_with_the_estimate_that_predicts_it() -> None:
         "preconditioned step, held-out",
         "preconditioned step, same-batch",
     ]
+
+
+def test_the_optimizers_own_step_is_the_headline_and_is_compared_with_its_own_prediction() -> None:
+    estimates = replace(report().estimates, adamw=finished_states.ADAMW)
+    rows = [
+        realized("held_out", "per_decision", step="adamw"),
+        realized("held_out", "matched", step="adamw"),
+        realized("held_out", "per_decision"),
+    ]
+    whole = report(estimates=estimates, realized=rows)
+    head = headline(whole)
+    assert head is not None
+    assert head.estimate.path == ".estimates.adamw.delta_h1"
+    assert [e.path for e in leading(whole)] == [".realized[0].delta_h", ".realized[2].delta_h"]
+    own, preconditioned = (members for _, members in comparisons(whole))
+    assert own[0].path == ".estimates.adamw.delta_h1"
+    assert preconditioned[0].path == ".estimates.split.delta_h1"
+    assert [n.label for n in step_parts(whole)] == ["gradient", "clipping", "momentum", "weight decay"]
+    assert step_parts(report()) == []
 
 
 def test_a_step_without_an_estimate_of_its_own_has_the_rows_prediction() -> None:

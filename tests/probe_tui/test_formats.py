@@ -44,7 +44,8 @@ def test_the_diagnosis_begins_with_causes_and_folds_what_follows() -> None:
     assert order[1] < next(i for i, line in enumerate(lines) if "OPT010" in line)
     assert "so" in lines[order[1]].split()
     assert lines[-1].startswith("3 to mend (findings: 1 ok, 1 warn, 2 fail, 1 crash, 1 skip)")
-    assert lines_with("waits for GRAD003", EVERYTHING)
+    assert not lines_with("waits for GRAD003", EVERYTHING)
+    assert lines_with("waits for GRAD003", EVERYTHING, verbose=True)
 
 
 def test_a_slow_check_says_so_and_the_rest_only_where_asked() -> None:

@@ -6,6 +6,7 @@ import io
 from typing import Any
 
 import pytest
+from finished_states import ADAMW
 from msgspec.structs import replace
 
 from probe_engine.errors import ProbeError
@@ -331,8 +332,22 @@ def test_measured_changes_are_told_once(screen: Screen) -> None:
         first,
     ]
     both = [row("matched"), row("psis", delta_h=None)]
+    other = row("per_decision", step="adamw")
     assert screen.hear(Part(realized=both)) == [
         "    held-out, psis           ΔĤ — ± 0.0001, predicted -0.002, ESS 15.5 of 16, k̂ —"
+    ]
+    assert screen.hear(Part(realized=[*both, other])) == [
+        "  measured change ± SE, after the adamw step (the weights are put back)",
+        first.replace("matched     ", "per-decision"),
+    ]
+
+
+def test_the_optimizers_own_step_is_told_first_with_its_parts(screen: Screen) -> None:
+    lines = screen.hear(EstimateEvent(estimates=Estimates(adamw=ADAMW)))
+    assert lines[1:] == [
+        "    own step     -0.0011 ± 0.00015 (what the optimizer does next), 95% [-0.0014, -0.0008], "
+        "B_E = 33, B_U = 31",
+        "      of it      gradient -0.0004, clipping 0.0003, momentum -0.001, weight decay 0",
     ]
 
 

@@ -209,7 +209,9 @@ def refuse_other_families(states: Iterable[Mapping[str, Any]], source: str) -> N
         raise ProbeError(
             f"{source}: expected Adam's moments, found no state: the optimizer has taken no "
             "step, or keeps none",
+            "Take a training step first: before it Adam has no geometry.",
             code="OPT001",
+            commands=("optimizer.step()",),
         )
     family = next((name for key, name in _MARKS_OF_OTHERS.items() if key in keys), "")
     if not family and not {"exp_avg", "exp_avg_sq"} <= keys:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +63,21 @@ def find_base(config: dict[str, Any], layout: Layout, option: str | None) -> Pat
     for place in places:
         if os.path.isfile(place / name / MODEL_CONFIG):
             return place / name
+    models = _models_near(layout)
     raise ProbeError(
         f"expected the adapter's base model {name!r} as a folder with {MODEL_CONFIG}, found none "
         f"{'there' if option is not None else 'from here, beside the checkpoint or above it'}; model hubs "
-        "are never asked",
+        "are never asked" + (f"; there is a model in {shown([str(m) for m in models])}" if models else ""),
         code="CKPT003",
+        commands=tuple(f"probe-tui CHECKPOINT --base {shlex.quote(str(model))}" for model in models[:3]),
     )
+
+
+def _models_near(layout: Layout) -> list[Path]:
+    """Folders with a model in them, here and up to three levels above the checkpoint."""
+    places = dict.fromkeys((Path.cwd(), *layout.weights.resolve().parents[:3]))
+    configs = (found for place in places for found in sorted(place.glob(f"*/{MODEL_CONFIG}")))
+    return list(dict.fromkeys(config.parent for config in configs))
 
 
 def attach_adapter(

@@ -16,6 +16,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 MODEL_CONFIG = "config.json"
 TRL_REFERENCE_ADAPTER = "ref"
 
+_NUMBERED = re.compile(r"checkpoint-(\d{1,15})")
 _FOREIGN = (
     ("DeepSpeed ZeRO", ("zero_pp_rank_*", "global_step[0-9]*", "*/zero_pp_rank_*")),
     ("FSDP (accelerate)", ("pytorch_model_fsdp*", "optimizer_[0-9]*")),
@@ -72,9 +73,7 @@ def find_layout(path: Path) -> Layout:
         names = sorted(entry.name for entry in path.iterdir())
     except OSError as error:
         raise _unknown(path, f"a folder that can't be listed ({error.strerror})") from error
-    checkpoints = sorted(
-        (name for name in names if re.fullmatch(r"checkpoint-\d{1,15}", name)), key=lambda n: int(n[11:])
-    )
+    checkpoints = sorted((name for name in names if _NUMBERED.fullmatch(name)), key=lambda n: int(n[11:]))
     if checkpoints:
         raise _unknown(
             path,
@@ -96,6 +95,20 @@ def find_layout(path: Path) -> Layout:
             f"Consolidate the {foreign} states into a Hugging Face folder first.",
         )
     raise _unknown(path, shown(names, 8) or "an empty folder")
+
+
+def earlier_checkpoint(layout: Layout) -> Path | None:
+    """The checkpoint before this one in the same run, where it stands beside it."""
+    here = _NUMBERED.fullmatch(layout.root.name)
+    if here is None:
+        return None
+    beside = [
+        (found, path)
+        for path in layout.root.parent.glob("checkpoint-*")
+        if (found := _NUMBERED.fullmatch(path.name))
+    ]
+    before = [(int(found[1]), path) for found, path in beside if int(found[1]) < int(here[1])]
+    return max(before)[1] if before else None
 
 
 def foreign_layout(folder: Path) -> str:
