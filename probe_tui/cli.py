@@ -81,6 +81,9 @@ def command(
         bool,
         typer.Option("--doctor", help="gradient-flow check only; without CHECKPOINT: of this installation"),
     ] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="forecast only: tokens, operations, memory and time, by method")
+    ] = False,
     style: Annotated[
         Literal["text", "github", "junit"],
         typer.Option("--format", help="of --doctor's findings: for people, or for a CI system"),
@@ -138,6 +141,10 @@ def command(
         resolved = resolve({"checkpoint": checkpoint, **flags}, os.environ, Path.cwd())
         if style != "text" and (json or not doctor):
             raise UsageError("--format is for the findings of --doctor: give both, and no --json")
+        if doctor and plan:
+            raise UsageError(
+                "--doctor measures nothing, --plan forecasts the measurement: give one of the two"
+            )
         if doctor:
             raise typer.Exit(headless.doctor(resolved, style, as_json=json, verbose=verbose))
         if resolved.spec.checkpoint is None:
@@ -145,6 +152,8 @@ def command(
                 "expected a CHECKPOINT, got none",
                 "probe-tui path/to/checkpoint-200, or probe-tui --demo",
             )
+        if plan:
+            raise typer.Exit(headless.plan(resolved, as_json=json, verbose=verbose))
         if not (json or plain):
             if interactive.in_terminal():
                 raise typer.Exit(interactive.drive(resolved))

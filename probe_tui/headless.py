@@ -21,6 +21,7 @@ from probe_tui.formats.junit import junit
 from probe_tui.formats.selftest import trial_line, trials_json, trials_summary
 from probe_tui.output import kept_for_data, say, write
 from probe_tui.plain import Plain
+from probe_tui.renderables.forecast import forecast_table
 
 Style = Literal["text", "github", "junit"]
 
@@ -40,6 +41,21 @@ def run(resolved: Resolved, *, as_json: bool, verbose: bool = False) -> int:
         report = execute(resolved, sinks=[reader])
     if as_json:
         _write_json(report)
+    return report.run.exit_code
+
+
+def plan(resolved: Resolved, *, as_json: bool, verbose: bool = False) -> int:
+    """The forecast alone; returns the exit code. What is found on the way is on standard error."""
+    with _leaving_at_once():
+        from probe_engine.execution import execute
+
+    with kept_for_data():
+        reader = Plain(sys.stderr, sys.stderr, verbose=verbose)
+        report = execute(resolved, until="forecast", sinks=[reader])
+    if as_json:
+        _write_json(report)
+    elif report.forecast is not None:
+        say("\n".join(forecast_table(report.forecast)))
     return report.run.exit_code
 
 

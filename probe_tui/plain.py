@@ -34,6 +34,7 @@ from probe_engine.report import (
 )
 from probe_tui.flow_answer import flow_answer
 from probe_tui.output import write
+from probe_tui.renderables.forecast import forecast_line, outcome_line
 from probe_tui.renderables.numbers import ENTROPY_UNITS, interval, number
 from probe_tui.sweep_words import range_words, scale_words, self_influence_words
 
@@ -128,6 +129,9 @@ class Plain:
             lines = flow_lines(part.gradient_flow)
             self._lines([line for line in lines if line not in self._panel])
             self._panel = lines
+        if part.forecast is not None:
+            over = part.forecast.measured.seconds is not None
+            self._say(outcome_line(part.forecast) if over else forecast_line(part.forecast))
         if part.realized is not None:
             lines = realized_lines(part.realized)
             self._lines([line for line in lines if line not in self._realized])

@@ -247,7 +247,7 @@ ENTRIES = (
         "backward is to be mended in the module.",
         ("probe-tui CHECKPOINT --method loop",),
         "https://github.com/pytorch/pytorch/issues/117629",
-        causes=("GRAD015",),
+        causes=("GRAD015", "GRAD019", "GRAD020"),
         origin=(
             "alpha and alpha-vjp differentiate the backward pass: fused kernels (attention, norms, "
             "activations in Triton) write a backward that autograd does not record, and their second "
@@ -264,8 +264,8 @@ ENTRIES = (
         "widens it. X and Y are then cut off at the small end, which Adam's P weighs most. bfloat16 has "
         "float32's range and loses nothing this way. Trainers in float16 scale their loss and don't meet "
         "it.",
-        "Compute in float32, or in bfloat16.",
-        ("probe-tui CHECKPOINT --dtype float32",),
+        "Compute in float32, or in bfloat16; or with fused, which weighs after the model and not before.",
+        ("probe-tui CHECKPOINT --dtype float32", "probe-tui CHECKPOINT --method fused"),
         "https://docs.pytorch.org/docs/stable/notes/amp_examples.html",
         origin=(
             "A float16 checkpoint or --dtype float16, and a long --max-completion-length (λ = 1/L_max), a "

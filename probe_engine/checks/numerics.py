@@ -34,7 +34,11 @@ def fast_method(name: str, dtype: torch.dtype, seen: Agreement | None) -> Findin
             evidence={"unit": seen.unit_id},
         )
     if not seen.errors:
-        return finding("GRAD017", "skip", "waits for GRAD007 and GRAD011: no finite gradient to compare with")
+        return finding(
+            "GRAD017",
+            "skip",
+            "waits for GRAD007, GRAD008 and GRAD011: no finite gradient of every parameter to compare with",
+        )
     threshold = METHOD_ERROR.get(dtype, METHOD_ERROR[torch.bfloat16])
     what, error = seen.worst
     if error <= threshold:

@@ -239,7 +239,7 @@ def own_step_known(
         why = (
             f"{len(lacking)} of {len(registry)} parameters have no usable state or group ({shown(lacking)})"
             if state.rules
-            else "no learning rate is known"
+            else "no learning rate is known that torch can step with"
             if state.moments
             else "there is no optimizer state"
         )

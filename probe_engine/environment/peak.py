@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +23,8 @@ class Peak:
         self._process = psutil.Process()
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
+        else:
+            _trim()
         self._before = self._most = self._now()
 
     @property
@@ -38,6 +42,12 @@ class Peak:
         if self._device.type == "cuda":
             return int(torch.cuda.memory_allocated(self._device))
         return int(self._process.memory_info().rss)
+
+
+def _trim() -> None:
+    """Gives freed pages back to the system: glibc keeps them, and they would hide what is taken next."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 @contextmanager

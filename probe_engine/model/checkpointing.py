@@ -17,6 +17,12 @@ def checkpointable(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 
+def recomputing(model: nn.Module) -> int:
+    """How many layers are run again in the reverse pass, as things are."""
+    wrapped = (vars(layer).get("forward") for layer in checkpointable(model))
+    return sum(isinstance(forward, partial) and forward.func is _recomputed for forward in wrapped)
+
+
 @contextmanager
 def checkpointed(model: nn.Module) -> Iterator[None]:
     """Inside, these layers are run again in the reverse pass; numbers are the same.

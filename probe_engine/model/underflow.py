@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -42,8 +41,7 @@ def underflow(method: UnitGradients, objective: UnitObjective, p: Preconditioner
     if not math.isfinite(run.x.norm() + run.y.norm()):
         return None
     for scale in SCALES:
-        lifted = dataclasses.replace(objective, lam=objective.lam * scale, kappa=objective.kappa * scale)
-        measured = method.measure(lifted)
+        measured = method.measure(objective.lifted(scale))
         x, y = measured.x.scaled(1 / scale), measured.y.scaled(1 / scale)
         if math.isfinite(x.norm() + y.norm()):
             py, lifted_py = p(run.y), p(y)

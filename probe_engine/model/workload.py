@@ -16,7 +16,7 @@ from probe_engine.model.teacher_forcing import (
     response_log_probs,
     response_logits,
 )
-from probe_engine.model.unit_gradients.fused.packing import Window, windows
+from probe_engine.model.unit_gradients.fused.packing import Window, packed
 from probe_engine.model.unit_gradients.objective import UnitObjective, chunks
 from probe_engine.registry import ParameterRegistry, wide
 
@@ -103,18 +103,12 @@ class PassTokens:
     def of(cls, method: str, units: Sequence[UnitObjective], micro_batch: int) -> PassTokens:
         """As the method packs them."""
         if method == "fused":
-            longest = max((len(s) for unit in units for s in unit.sequences), default=0)
-            packed = windows(units, micro_batch * longest)
-            sizes = [(_padded_rows(window), window.oversize) for window in packed]
+            cut = packed(units, micro_batch)
+            sizes = [(_padded_rows(window), window.oversize) for window in cut]
         else:
             parts = [[u.sequences[part] for part in chunks(u, micro_batch)] for u in units]
-            sizes = [(sum(map(_padded, cut)), len(cut) > 1) for cut in parts]
+            sizes = [(sum(map(_padded, each)), len(each) > 1) for each in parts]
         return cls(sum(size for size, _ in sizes), sum(size for size, in_parts in sizes if in_parts))
-
-
-def scored_tokens(method: str, units: Sequence[UnitObjective], micro_batch: int) -> int:
-    """Tokens of one forward pass over each unit, padding included."""
-    return sum(PassTokens.of(method, [unit], micro_batch).differentiated for unit in units)
 
 
 def _padded_rows(window: Window) -> int:

@@ -14,7 +14,7 @@ from probe_engine.events import Part
 from probe_engine.model.memory import need
 from probe_engine.model.teacher_forcing import device_of
 from probe_engine.model.unit_gradients import UnitGradients, UnitObjective
-from probe_engine.model.workload import PassTokens, TokenCost, counted, scored_tokens
+from probe_engine.model.workload import PassTokens, TokenCost, counted
 from probe_engine.report import Cost, Forecast, Observed
 from probe_engine.spec import Method, RunSpec
 from probe_engine.stages import Stage
@@ -51,7 +51,8 @@ def forecast(
 
     costs, work = {}, {}
     for name in get_args(Method):
-        passing, scoring = PassTokens.of(name, units, size), scored_tokens(name, again, size)
+        passing = PassTokens.of(name, units, size)
+        scoring = sum(PassTokens.of(name, scored, size).differentiated for scored in again)
         memory = need(
             sizes,
             next(model.parameters()).dtype,
@@ -66,7 +67,7 @@ def forecast(
         work[name] = (gradients, scoring * token.forward)
         costs[name] = Cost(
             passes=passes,
-            tokens=passes * _tokens(units) + _tokens(again),
+            tokens=passes * _tokens(units) + sum(map(_tokens, again)),
             flops=sum(work[name]),
             memory=memory.total,
         )
@@ -101,7 +102,7 @@ def _scoring_rate(
     method.score(unit)
     completed(device_of(policy.model))
     seconds = time.perf_counter() - began
-    return token.forward * scored_tokens(method.name, [unit], micro_batch) / seconds
+    return token.forward * PassTokens.of(method.name, [unit], micro_batch).differentiated / seconds
 
 
 def compared(made: Forecast, seconds: Mapping[str, float], memory: int | None) -> Forecast:

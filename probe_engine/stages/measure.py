@@ -18,6 +18,7 @@ from probe_engine.estimators.mapping import GradientSquares, mapping_correlation
 from probe_engine.estimators.on_policy import z_score
 from probe_engine.estimators.token_statistics import TokenStatistics
 from probe_engine.events import FindingEvent, HistogramEvent, Part, Progress, Units
+from probe_engine.model.checkpointing import recomputing
 from probe_engine.model.next_step import NextStep
 from probe_engine.model.pairwise import PairwiseDots
 from probe_engine.model.preconditioner import Preconditioner, stale_ratio
@@ -120,7 +121,8 @@ def measure(
     vector_bytes = sum(v.numel() * wide(v.dtype).itemsize for v in registry.parameters)
     needed = 2 * len(units) * vector_bytes
     keep = method.keeps_vectors and needed <= memory_budget
-    yield Part(method=_info(method, keep))
+    recomputed = recomputing(policy.model)
+    yield Part(method=_info(method, keep, recomputed))
     total = sum(u.tokens for u in units) * (1 if keep else 2)
     done = 0
 
@@ -167,7 +169,7 @@ def measure(
             if eta is not None:
                 yield from _grown(scalars, sums.counts, eta)
             yield Progress(stage="measure", done=done, total=total)
-    yield Part(method=_info(method, keep))
+    yield Part(method=_info(method, keep, recomputed))
     yield from sampled_from_policy(units, [first.scored.tokens for first in passed], policy_temperature)
 
     ratio = stale_ratio(registry, policy.optimizer, p, mean_y)
@@ -241,7 +243,7 @@ class _FirstPass:
         return UnitScalars(unit.id, unit.role, *self.norms, x_dots, y_dots)
 
 
-def _info(method: UnitGradients, keep: bool) -> MethodInfo:
+def _info(method: UnitGradients, keep: bool, recomputed: int) -> MethodInfo:
     return MethodInfo(
         name=method.name,
         x_estimator="score",
@@ -249,6 +251,7 @@ def _info(method: UnitGradients, keep: bool) -> MethodInfo:
         vectors_kept=keep,
         fallback_parameters=method.fallback_parameters,
         attention=method.attention,
+        checkpointed_layers=recomputed,
     )
 
 

@@ -11,7 +11,7 @@ from probe_engine.events import FindingEvent
 from probe_engine.model.precision import coarsest
 from probe_engine.model.preconditioner import Preconditioner
 from probe_engine.model.surroundings import Rows, otherwise_padded, surroundings
-from probe_engine.model.underflow import underflow
+from probe_engine.model.underflow import SCALES, underflow
 from probe_engine.model.unit_gradients import UnitGradients, UnitObjective
 from probe_engine.model.unit_gradients.agreement import agreement
 from probe_engine.stages import Stage
@@ -47,17 +47,18 @@ def numerics(
     yield FindingEvent(finding=beside.padding(dtype, seen, other, steady=steady))
 
     unit = _sampled(units, seed)
-    tried = None if method.name == plain.name else agreement(method, plain, policy.registry, unit, p)
+    narrow = dtype.itemsize <= 2
+    scales = SCALES if narrow else (1.0,)
+    tried = None if method.name == plain.name else agreement(method, plain, policy.registry, unit, p, scales)
     compared = checks.fast_method(method.name, dtype, tried)
     yield FindingEvent(finding=compared)
     trusted = plain if compared.status == "warn" else method
 
-    narrow = dtype.itemsize <= 2
     yield FindingEvent(finding=checks.small_gradients(dtype, underflow(trusted, unit, p) if narrow else None))
     return trusted
 
 
 def _sampled(units: Sequence[UnitObjective], seed: int) -> UnitObjective:
-    """One of those whose advantages differ, where there are any: the others have Y = 0."""
-    informative = [unit for unit in units if bool(unit.advantages.any())]
+    """One of those that have a Y, where there are any: of the others nothing of it can be seen."""
+    informative = [unit for unit in units if bool(unit.advantages.any()) and not unit.y_cancels]
     return random.Random(seed).choice(informative or list(units))

@@ -36,6 +36,16 @@ def count(value: int) -> str:
     return f"{value:.0e}"
 
 
+def size(nbytes: int) -> str:
+    """512 B, 3.4 GiB."""
+    scaled = float(nbytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(scaled) < 1023.5:
+            return f"{scaled:.3g} {unit}"
+        scaled /= 1024
+    return f"{scaled:.3g} TiB"
+
+
 def duration(seconds: float) -> str:
     """1.9s, 42s, 2m05s, 1h02m."""
     if not 0 <= seconds < 360_000:

@@ -101,6 +101,7 @@ def lasting(report: dict[str, Any]) -> dict[str, Any]:
     """The report without what may differ between two runs of the same seed."""
     kept = {key: value for key, value in report.items() if key not in ("timings", "environment", "run")}
     kept["findings"] = [{k: v for k, v in f.items() if k != "duration_ms"} for f in report["findings"]]
+    kept["forecast"] = report["forecast"] and report["forecast"] | {"measured": None}
     kept["config"] = {name: setting for name, setting in report["config"].items() if name != "out"}
     return kept
 

@@ -21,7 +21,8 @@ class Agreement:
     unit_id: str
     errors: Mapping[str, float] = field(default_factory=dict)
     """‖ours − theirs‖/‖theirs‖ of S, X and Y; of contractions |ours − theirs|/(‖vector‖·‖direction‖).
-    Empty where plain autograd gives nothing to compare with: no gradient, or one that is not finite."""
+    Empty where plain autograd gives nothing to compare with: no gradient, one that is not finite, or X of
+    other parameters than Y."""
     raised: str = ""
     """What the method raised instead of a number."""
 
@@ -39,17 +40,29 @@ def agreement(
     registry: ParameterRegistry,
     objective: UnitObjective,
     p: Preconditioner,
+    scales: Sequence[float] = (1.0,),
 ) -> Agreement:
     """Both passes of `method` against the first pass of `plain`.
 
     The second pass contracts with the unit's own X and Y, along which nothing cancels, and with P Y and
-    P X, whose size is that of the run's own directions.
+    P X, whose size is that of the run's own directions. Of a Y that cancels nothing is compared.
+
+    Args:
+        scales: by which the unit's weights are lifted; the first one counts that keeps `plain` finite.
+            Plain autograd carries small weights through the model, and 16 bits lose them there.
     """
-    reference = plain.measure(objective)
-    x, y = reference.x, reference.y
-    sizes = (x.norm(), y.norm(), p(x).norm(), p(y).norm())
-    if not all(map(math.isfinite, sizes)) or not (x.norm() or y.norm()):
+    for scale in scales:
+        lifted = objective.lifted(scale)
+        reference = plain.measure(lifted)
+        x, y = reference.x, reference.y
+        sizes = (x.norm(), y.norm(), p(x).norm(), p(y).norm())
+        if all(map(math.isfinite, sizes)):
+            break
+    else:
         return Agreement(objective.unit.id)
+    if not (x.norm() or y.norm()) or x.non_none != y.non_none:
+        return Agreement(objective.unit.id)
+    objective = lifted
     x_directions, y_directions = [x, p(y)], [y, p(x)]
     try:
         ours = method.measure(objective)
@@ -59,16 +72,14 @@ def agreement(
         if memory_ran_out(error):
             raise
         return Agreement(objective.unit.id, raised=str(error).strip().split("\n")[0][:200])
-    return Agreement(
-        objective.unit.id,
-        {
-            "S": float((ours.S - reference.S).abs().max() / reference.S.abs().max()),
-            "X": _distance(registry, ours.x, x),
-            "Y": _distance(registry, ours.y, y),
-            "X·v": _contracted(x, x_directions, x_dots),
-            "Y·v": _contracted(y, y_directions, y_dots),
-        },
-    )
+    errors = {
+        "S": float((ours.S - reference.S).abs().max() / reference.S.abs().max()),
+        "X": _distance(registry, ours.x, x),
+        "X·v": _contracted(x, x_directions, x_dots),
+    }
+    if not objective.y_cancels:
+        errors |= {"Y": _distance(registry, ours.y, y), "Y·v": _contracted(y, y_directions, y_dots)}
+    return Agreement(objective.unit.id, errors)
 
 
 def _distance(registry: ParameterRegistry, ours: ParameterVector, theirs: ParameterVector) -> float:

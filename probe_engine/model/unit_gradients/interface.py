@@ -74,6 +74,10 @@ class UnitGradients(Protocol):
         """S [N] and each response's token statistics without a graph: S⁺ and h⁺ at moved weights."""
         ...
 
+    def scores(self, units: Sequence[UnitObjective]) -> Iterator[Scored]:
+        """`score` of many units, in their order, and in the passes of `measurements`."""
+        ...
+
     def contract(
         self,
         objective: UnitObjective,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,6 +18,9 @@ from probe_engine.estimators.entropy import (
 )
 from probe_engine.model.teacher_forcing import TokenSequence
 from probe_engine.types import Batch, Unit
+
+CANCELLED = 1e-3
+"""A net weight below this share of the largest one is none: float32 rounds 1e-7 of the largest."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,19 @@ class UnitObjective:
     def tokens(self) -> int:
         """Prompt and response tokens: what a pass over this unit costs."""
         return sum(len(s) for s in self.sequences)
+
+    @property
+    def y_cancels(self) -> bool:
+        """Whether equal responses take back each other's part of Y, so that rounding alone is left of it."""
+        net: dict[TokenSequence, float] = defaultdict(float)
+        weights = (self.advantages * self.kappa).tolist()
+        for sequence, weight in zip(self.sequences, weights, strict=True):
+            net[sequence] += weight
+        return bool(max(map(abs, net.values())) <= CANCELLED * max(map(abs, weights)))
+
+    def lifted(self, scale: float) -> UnitObjective:
+        """The same with X and Y times `scale`: X is linear in λ and Y in κ."""
+        return replace(self, lam=self.lam * scale, kappa=self.kappa * scale)
 
     def group_slices(self) -> list[slice]:
         """Where each group's responses lie among the N."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
+from probe_engine.estimators.token_statistics import TokenStatistics
 from probe_engine.model.unit_gradients.interface import Measurement, Receive, Scored
 from probe_engine.model.unit_gradients.objective import UnitObjective
 from probe_engine.model.unit_gradients.received import handed_over
@@ -21,6 +22,10 @@ class UnitByUnit(ABC):
     @abstractmethod
     def measure(self, objective: UnitObjective) -> Measurement:
         """S, X_u and Y_u of one unit."""
+
+    @abstractmethod
+    def score(self, objective: UnitObjective) -> tuple[Tensor, tuple[TokenStatistics, ...]]:
+        """S [N] and each response's token statistics without a graph."""
 
     @abstractmethod
     def contract(
@@ -38,6 +43,11 @@ class UnitByUnit(ABC):
             measured = self.measure(objective)
             handed_over(number, measured.x, measured.y, receive)
             yield Scored(objective, measured.S, measured.tokens)
+
+    def scores(self, units: Sequence[UnitObjective]) -> Iterator[Scored]:
+        """`score` of each."""
+        for objective in units:
+            yield Scored(objective, *self.score(objective))
 
     def contractions(
         self,

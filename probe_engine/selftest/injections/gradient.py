@@ -18,18 +18,18 @@ from probe_engine.selftest.injection import Injection
 from probe_engine.selftest.lab import Lab, Objects
 
 
-def _examined(of: Objects, around: AbstractContextManager[Any] | None = None) -> Report:
+def _examined(of: Objects, around: AbstractContextManager[Any] | None = None, **options: Any) -> Report:
     with around or nullcontext():
-        return doctor(of.model, optimizer=of.optimizer, batch=of.batch, device="cpu")
+        return doctor(of.model, optimizer=of.optimizer, batch=of.batch, device="cpu", **options)
 
 
-def _spoiled(spoil: Callable[[Objects], object]) -> Callable[[Lab], Report]:
+def _spoiled(spoil: Callable[[Objects], object], **options: Any) -> Callable[[Lab], Report]:
     """Spoils the live objects and examines them."""
 
     def inject(lab: Lab) -> Report:
         healthy = lab.objects()
         spoil(healthy)
-        return _examined(healthy)
+        return _examined(healthy, **options)
 
     return inject
 
@@ -198,7 +198,8 @@ def _clamped_backward(lab: Lab) -> Report:
 
 def _float16(lab: Lab) -> Report:
     """So long a limit makes λ and κ small, as long responses do."""
-    return doctor(lab.checkpoint(), dtype="float16", max_completion_length=2**12, device="cpu")
+    limit = 2**12
+    return doctor(lab.checkpoint(), dtype="float16", max_completion_length=limit, method="loop", device="cpu")
 
 
 def _tokens_alone(forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -243,7 +244,7 @@ INJECTIONS: tuple[Injection, ...] = (
         "GRAD006", "hidden states detached before the first layer", _spoiled(_detached_before_the_layers)
     ),
     Injection("GRAD007", "a head whose output nobody reads", _spoiled(_unread_head)),
-    Injection("GRAD008", "a kernel whose backward works once", _spoiled(_backward_once)),
+    Injection("GRAD008", "a kernel whose backward works once", _spoiled(_backward_once, method="loop")),
     Injection("GRAD009", "a lora_A of zeros", _spoiled(_dead_factor)),
     Injection("GRAD010", "a parameter made anew by each forward", _spoiled(_made_anew_by_each_forward)),
     Injection("GRAD011", "the square root of 0 in a forward", _spoiled(_root_of_zero)),

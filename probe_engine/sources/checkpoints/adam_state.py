@@ -15,6 +15,9 @@ from probe_engine.registry import ParameterRegistry
 from probe_engine.sources.checkpoints.names import listed, shown
 from probe_engine.types import AdamMoments, OptimizerState, Scalar, StepRule
 
+LARGEST = 1e30
+"""Of a learning rate, ε or weight decay: well beyond, torch raises instead of stepping float32 weights."""
+
 _MARKS_OF_OTHERS = {
     "exp_avg_sq_row": "Adafactor",
     "exp_avg_sq_col": "Adafactor",
@@ -89,13 +92,18 @@ class Hyperparameters:
         )
 
     def rule(self, group: Mapping[str, Any], class_name: str) -> StepRule | None:
-        """What the optimizer does with the gradients of a group; None where no learning rate is known.
+        """What the optimizer does with the gradients of a group; None where no learning rate is known, or
+        a number is so large that torch takes no step with it.
 
         `--lr` is every group's; what a group does not say is what speaks for all.
         """
         own = None if self.lr_origin == "option" else _number(group.get("lr"))
         lr = self.lr if own is None else own
-        if lr is None:
+        eps, weight_decay = (
+            _first(group.get("eps"), default=self.eps),
+            _first(group.get("weight_decay"), default=0.0),
+        )
+        if lr is None or max(lr, eps, weight_decay, lr * weight_decay) > LARGEST:
             return None
         betas = group.get("betas")
         if not (isinstance(betas, list | tuple) and len(betas) == 2):
@@ -106,8 +114,8 @@ class Hyperparameters:
                 _first(betas[0], default=self.betas[0], below=1),
                 _first(betas[1], default=self.betas[1], below=1),
             ),
-            eps=_first(group.get("eps"), default=self.eps),
-            weight_decay=_first(group.get("weight_decay"), default=0.0),
+            eps=eps,
+            weight_decay=weight_decay,
             decoupled=bool(group.get("decoupled_weight_decay", class_name != "Adam")),
             amsgrad=group.get("amsgrad") is True,
             maximize=group.get("maximize") is True,

@@ -182,7 +182,9 @@ def test_one_forward_and_one_reverse_pass(monkeypatch):
     batch = tiny.batch(sizes=(4, 4, 4))
     even = [
         dataclasses.replace(
-            u, sequences=tuple(dataclasses.replace(s, prompt=(3, 4), response=(5,) * 6) for s in u.sequences)
+            u,
+            unit=dataclasses.replace(u.unit, role="E"),
+            sequences=tuple(dataclasses.replace(s, prompt=(3, 4), response=(5,) * 6) for s in u.sequences),
         )
         for u in objectives(batch)
     ]
@@ -378,7 +380,7 @@ def test_rectangles_are_the_cheapest(sizes, budget):
 
 
 def test_windows_hold_whole_units_within_the_budget():
-    found = packing.windows(UNITS, 60)
+    found = packing.windows(UNITS, range(len(UNITS)), 60)
     assert [n for w in found for n in w.numbers] == list(range(len(UNITS)))
     for window in found:
         assert len(window.numbers) == 1 or sum(u.tokens for u in window.units) <= 60

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from probe_engine.estimators.token_statistics import TokenStatistics
-from probe_engine.model.unit_gradients.fused.packing import Window, windows
+from probe_engine.model.unit_gradients.fused.packing import Window, packed
 from probe_engine.model.unit_gradients.fused.places import Places
 from probe_engine.model.unit_gradients.fused.reverse import Pass, reverse
 from probe_engine.model.unit_gradients.fused.tape import Tape
@@ -18,6 +19,8 @@ from probe_engine.model.unit_gradients.interface import Measurement, Receive, Sc
 from probe_engine.model.unit_gradients.objective import UnitObjective
 from probe_engine.model.unit_gradients.received import Contractions, UnitVectors, handed_over
 from probe_engine.registry import ParameterRegistry, ParameterVector
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -59,23 +62,19 @@ class Fused:
 
     def measurements(self, units: Sequence[UnitObjective], receive: Receive) -> Iterator[Scored]:
         """First pass over all units, window by window."""
-        for window in self._windows(units):
-            if window.oversize:
-                (unit,), (number,) = window.units, window.numbers
-                scored = Scored(unit, *self.score(unit))
-                vectors = UnitVectors(self.registry)
-                self._in_parts(window, [scored.S], vectors)
-                handed_over(number, *vectors.of(number), receive)
-                yield scored
-            else:
-                yield from self._at_once(window, receive)
+        return _in_order(
+            (w.numbers, self._one_large(w, receive) if w.oversize else self._at_once(w, receive))
+            for w in packed(units, self.micro_batch)
+        )
+
+    def scores(self, units: Sequence[UnitObjective]) -> Iterator[Scored]:
+        """S and each response's token statistics without a graph, in the windows of `measurements`."""
+        return _in_order((w.numbers, self._scored(w)) for w in packed(units, self.micro_batch))
 
     def score(self, objective: UnitObjective) -> tuple[Tensor, tuple[TokenStatistics, ...]]:
-        """S [N] and each response's token statistics without a graph."""
-        (window,) = self._windows([objective])
-        with torch.no_grad():
-            tapes = [self._tape(window, rows, statistics=True) for rows in window.rectangles]
-        return _joined(window, tapes)
+        """The same of one unit."""
+        (scored,) = self.scores([objective])
+        return scored.S, scored.tokens
 
     def contract(
         self,
@@ -96,21 +95,30 @@ class Fused:
     ) -> Iterator[tuple[list[float], list[float]]]:
         """Second pass. The weights are known and a dot product is linear: no graph waits for another."""
         dots = Contractions(x_directions, y_directions, len(scored))
-        for window in self._windows([s.objective for s in scored]):
+
+        def of(window: Window) -> list[tuple[list[float], list[float]]]:
             self._in_parts(window, [scored[n].S for n in window.numbers], dots)
-            for number in window.numbers:
-                yield dots.of(number)
+            return [dots.of(number) for number in window.numbers]
+
+        return _in_order((w.numbers, of(w)) for w in packed([s.objective for s in scored], self.micro_batch))
+
+    def _one_large(self, window: Window, receive: Receive) -> list[Scored]:
+        """A unit whose weights must be known before it is differentiated in parts."""
+        (scored,), (number,) = self._scored(window), window.numbers
+        vectors = UnitVectors(self.registry)
+        self._in_parts(window, [scored.S], vectors)
+        handed_over(number, *vectors.of(number), receive)
+        return [scored]
+
+    def _scored(self, window: Window) -> list[Scored]:
+        with torch.no_grad():
+            return _split(window, [self._tape(window, rows, statistics=True) for rows in window.rectangles])
 
     def _at_once(self, window: Window, receive: Receive) -> list[Scored]:
         """All graphs of the window, then their reverse passes."""
         tapes = self._tapes(window, window.rectangles, statistics=True)
-        S, tokens = _joined(window, tapes)
-        of_units = window.split(S)
-        self._reverse(window, window.rectangles, tapes, of_units, receive)
-        first, scored = 0, []
-        for unit, s in zip(window.units, of_units, strict=True):
-            scored.append(Scored(unit, s, tokens[first : first + len(s)]))
-            first += len(s)
+        scored = _split(window, tapes)
+        self._reverse(window, window.rectangles, tapes, [s.S for s in scored], receive)
         return scored
 
     def _in_parts(self, window: Window, S: Sequence[Tensor], receive: Receive) -> None:
@@ -153,15 +161,26 @@ class Fused:
             statistics=statistics,
         )
 
-    def _windows(self, units: Sequence[UnitObjective]) -> list[Window]:
-        longest = max(len(s) for unit in units for s in unit.sequences)
-        return windows(units, self.micro_batch * longest)
 
-
-def _joined(window: Window, tapes: Sequence[Tape]) -> tuple[Tensor, tuple[TokenStatistics, ...]]:
-    """S of all rows and their token statistics, in the rows' order."""
+def _split(window: Window, tapes: Sequence[Tape]) -> list[Scored]:
+    """S and token statistics of all rows, unit by unit."""
     order = [row for rows in window.rectangles for row in rows]
     S = torch.zeros(len(order), dtype=torch.float64)
     S[order] = torch.cat([tape.S.detach().cpu() for tape in tapes])
     tokens = dict(zip(order, (t for tape in tapes for t in tape.tokens), strict=True))
-    return S, tuple(tokens[row] for row in range(len(order)))
+    rows = iter(range(len(order)))
+    return [
+        Scored(unit, s, tuple(tokens[next(rows)] for _ in unit.sequences))
+        for unit, s in zip(window.units, window.split(S), strict=True)
+    ]
+
+
+def _in_order(found: Iterable[tuple[Sequence[int], Sequence[T]]]) -> Iterator[T]:
+    """What comes window by window, unit by unit: each as soon as all before it are there."""
+    waiting: dict[int, T] = {}
+    turn = 0
+    for numbers, results in found:
+        waiting.update(zip(numbers, results, strict=True))
+        while turn in waiting:
+            yield waiting.pop(turn)
+            turn += 1

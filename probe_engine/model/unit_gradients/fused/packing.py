@@ -62,17 +62,31 @@ class Window:
         return w
 
 
-def windows(units: Sequence[UnitObjective], budget: int) -> list[Window]:
-    """Units in their order, at most `budget` tokens together; a larger one stands alone."""
+def packed(units: Sequence[UnitObjective], micro_batch: int) -> list[Window]:
+    """Windows as large as `micro_batch` sequences of the longest length, in the order of their first units.
+
+    No window mixes roles: the units of E alone are then scored in the very passes in which they were
+    measured, so that S⁺ − S holds no difference of rounding between them.
+    """
+    cut: list[Window] = []
+    for role in {unit.unit.role: None for unit in units}:
+        numbers = [number for number, unit in enumerate(units) if unit.unit.role == role]
+        longest = max(len(s) for number in numbers for s in units[number].sequences)
+        cut += windows(units, numbers, micro_batch * longest)
+    return sorted(cut, key=lambda window: window.numbers)
+
+
+def windows(units: Sequence[UnitObjective], numbers: Sequence[int], budget: int) -> list[Window]:
+    """These units in their order, at most `budget` tokens together; a larger one stands alone."""
     cut: list[list[int]] = []
     filled = 0
-    for number, unit in enumerate(units):
-        if not cut or filled + unit.tokens > budget:
+    for number in numbers:
+        if not cut or filled + units[number].tokens > budget:
             cut.append([])
             filled = 0
         cut[-1].append(number)
-        filled += unit.tokens
-    return [Window(tuple(numbers), tuple(units[n] for n in numbers), budget) for numbers in cut]
+        filled += units[number].tokens
+    return [Window(tuple(group), tuple(units[n] for n in group), budget) for group in cut]
 
 
 def rectangles(lengths: Sequence[int], budget: int) -> list[list[int]]:

@@ -119,6 +119,17 @@ def test_what_the_optimizer_does_next_with_a_damaged_state_is_not_known() -> Non
     assert set(names) - read(saved, model).state.rules.keys() == set(names[:2])
 
 
+@pytest.mark.parametrize("broken", ["lr", "eps", "weight_decay"])
+def test_numbers_that_torch_can_not_step_with_are_no_rule(broken: str) -> None:
+    model = tiny.model()
+    saved = stepped(torch.optim.AdamW(model.parameters())).state_dict()
+    saved["param_groups"][0][broken] = 1e300
+    reading = read(saved, model)
+    assert reading.refusal is None
+    assert reading.state.moments
+    assert not reading.state.rules
+
+
 def adafactor(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.Adafactor(parameters)
 
