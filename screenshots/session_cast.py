@@ -20,13 +20,14 @@ SCRIPT = (
     (2.0, "n"),  # rollouts
     (2.0, "n"),  # flow
     (2.5, "2"),  # units, still empty: the reason stands there
-    (6.0, "a"),  # run all: the histograms grow
+    (12.0, "a"),  # run all: the histograms grow
     (2.5, "3"),
     (2.5, "4"),
     (3.5, "5"),
     (3.0, "?"),
     (0.5, "\x1b"),
     (1.5, "\x11"),  # ctrl+q
+    (1.5, "s"),  # on a slow machine it is still at work, and asks: stop it
 )
 """Keys, and the seconds of patience after each."""
 
@@ -49,7 +50,7 @@ def record(cast: Path, command: Sequence[str], environment: Mapping[str, str]) -
     header = {"version": 2, "width": COLUMNS, "height": ROWS, "title": "probe-tui --demo"}
     lines = [json.dumps(header)]
     for patience, keys in SCRIPT:
-        if keys:
+        if keys and process.poll() is None:
             os.write(master, keys.encode())
         deadline = time.monotonic() + patience
         while (left := deadline - time.monotonic()) > 0 and process.poll() is None:
