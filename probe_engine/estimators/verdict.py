@@ -89,8 +89,8 @@ def driver(parts: AdamwParts | None) -> str:
     first, *others = sorted(shares, key=lambda name: -abs(shares[name]))
     if not math.isfinite(sum(shares.values())) or shares[first] == 0:
         return ""
-    then = " and ".join(f"{name} ({shares[name]:.3g})" for name in others)
-    return f" What moves it most is {first} ({shares[first]:.3g}), then {then}."
+    then = " and ".join(f"{name} ({shares[name]:.3g})" for name in others if shares[name])
+    return f" What moves it most is {first} ({shares[first]:.3g}){', then ' if then else ''}{then}."
 
 
 def _distrust(
@@ -164,7 +164,7 @@ def _comparison(predicted: float, measured: float, noise: float) -> tuple[bool, 
     advice = "" if agrees else " If they meet at a smaller --lr, first order does not hold at this one."
     return agrees, (
         f"Entropy {_moves(predicted)}: predicted {predicted:.3g}, measured {measured:.3g}; they differ by "
-        f"{difference:.2g}, {'within' if agrees else 'more than'} {tolerance:.2g}, {source}.{advice}"
+        f"{difference:.3g}, {'and' if agrees else 'while'} {source} allows {tolerance:.3g}.{advice}"
     )
 
 
