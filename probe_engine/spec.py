@@ -60,7 +60,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ] = "prompt"
     block_size: Annotated[int, _help("prompts in a block, with --units block", ge=1)] = 2
     split: Annotated[float, _help("share of the units that evaluate (E)", gt=0, lt=1)] = 0.5
-    method: Annotated[Method, _help("how the dot products are computed")] = "loop"
+    method: Annotated[Method, _help("how the dot products are computed")] = "fused"
     steps: Annotated[
         tuple[StepKind, ...],
         _help("steps that are taken and measured, with commas between: preconditioned, adamw", min_length=1),

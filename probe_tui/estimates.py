@@ -142,7 +142,9 @@ def leading(report: Report) -> tuple[Estimate, ...]:
     """ΔĤ of each step and pairing by its first estimator, the best one; the others stand under Realized."""
     first: dict[tuple[str, str], Estimate] = {}
     for row, measured in zip(report.realized, measurements(report), strict=True):
-        first.setdefault((row.step, row.pairing), measured)
+        label, note = step_and_pairing(row), dashed(row.estimator)
+        noted = replace(measured, interval=replace(measured.interval, label=label, note=note))
+        first.setdefault((row.step, row.pairing), noted)
     return tuple(first.values())
 
 
@@ -152,7 +154,7 @@ def comparisons(report: Report) -> Iterator[tuple[str, list[Estimate]]]:
     for (step, pairing), members in groupby(indexed, key=lambda pair: (pair[1].step, pair[1].pairing)):
         rows = list(members)
         about = f"{step} step, {dashed(pairing)}: {PAIRINGS[pairing]}"
-        measured = [_under_heading(_measurement(i, row), dashed(row.estimator)) for i, row in rows]
+        measured = [_relabelled(_measurement(i, row), dashed(row.estimator)) for i, row in rows]
         yield about, [_prediction(report.estimates, *rows[0]), *measured]
 
 
@@ -160,6 +162,7 @@ PAIRINGS = {
     "held_out": "the step from U, entropy over E",
     "same_batch": "the step and entropy over all",
 }
+STEPS = {"adamw": "adamw", "preconditioned": "precond"}
 PREDICTED_BY = {
     ("adamw", "held_out"): ".estimates.adamw.delta_h1",
     ("preconditioned", "held_out"): ".estimates.split.delta_h1",
@@ -174,10 +177,8 @@ def predictor(estimates: Estimates, step: str, pairing: str) -> Estimate | None:
 
 
 def _measurement(index: int, row: RealizedRow) -> Estimate:
-    name = f"{dashed(row.pairing)} {dashed(row.estimator)}"
-    # Where the step is another one than δH₁ is about, that is said.
-    note = "" if row.step == "preconditioned" else f"{row.step} step"
-    return Estimate("ΔĤ", name, _bounded(name, row.delta_h, row.ci95, note), f".realized[{index}].delta_h")
+    name = f"{step_and_pairing(row)} {dashed(row.estimator)}"
+    return Estimate("ΔĤ", name, _bounded(name, row.delta_h, row.ci95), f".realized[{index}].delta_h")
 
 
 def _prediction(estimates: Estimates, index: int, row: RealizedRow) -> Estimate:
@@ -188,14 +189,14 @@ def _prediction(estimates: Estimates, index: int, row: RealizedRow) -> Estimate:
     return Estimate("δH₁", "", Interval("δH₁", row.predicted, None, None), f".realized[{index}].predicted")
 
 
-def _under_heading(e: Estimate, name: str) -> Estimate:
-    """The heading names the step."""
-    relabelled = _relabelled(e, name)
-    return replace(relabelled, interval=replace(relabelled.interval, note=""))
-
-
 def _relabelled(e: Estimate, name: str) -> Estimate:
+    """Under a heading that names step and pairing."""
     return replace(e, interval=replace(e.interval, label=f"{e.symbol} {name}"))
+
+
+def step_and_pairing(row: RealizedRow) -> str:
+    """`precond held-out`: short enough for the label of a row."""
+    return f"{STEPS[row.step]} {dashed(row.pairing)}"
 
 
 def dashed(name: str) -> str:
@@ -233,7 +234,7 @@ def step_parts(report: Report) -> list[Named]:
         return Named(label, value, unit, f".estimates.adamw.parts.{field}", meaning)
 
     return [
-        named("gradient", parts.gradient, "gradient", "this batch's policy gradient, unclipped"),
+        named("gradient", parts.gradient, "gradient", "(1 − β₁) of this batch's policy gradient, unclipped"),
         named("clipping", parts.clipping, "clipping", "what clipping takes from it"),
         named("momentum", parts.momentum, "momentum", "gradients of earlier steps"),
         named("weight decay", parts.weight_decay, "weight_decay", "weights drawn towards 0"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import threading
 from pathlib import Path
@@ -50,10 +51,19 @@ def _show(session: Session) -> int:
 
     # In a thread: the main one may be blocked in a write to a terminal that is gone.
     signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=_hung_up, args=(session,)).start())
+    threading.Thread(target=_watch_terminal, args=(session,), daemon=True).start()
     try:
         return ProbeApp(session).run() or 0
     finally:
         session.close()  # however the screen ended
+
+
+def _watch_terminal(session: Session) -> None:
+    """A terminal that does not control this process can go without a SIGHUP, and reading it never ends."""
+    hung_up = select.poll()
+    hung_up.register(0, 0)  # what is reported without asking: hang-up, error, no such descriptor
+    if any(events & select.POLLHUP for _, events in hung_up.poll()):
+        _hung_up(session)
 
 
 def _hung_up(session: Session) -> None:

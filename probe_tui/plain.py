@@ -36,7 +36,13 @@ from probe_tui.flow_answer import flow_answer
 from probe_tui.output import write
 from probe_tui.renderables.forecast import forecast_line, outcome_line
 from probe_tui.renderables.numbers import ENTROPY_UNITS, interval, number
-from probe_tui.sweep_words import range_words, scale_words, self_influence_words
+from probe_tui.sweep_words import (
+    per_step_of,
+    range_words,
+    scale_words,
+    self_influence_words,
+    sweep_title,
+)
 
 MARKS = {"ok": "✓", "info": "i", "warn": "!", "fail": "✗", "crash": "✗", "skip": "·"}
 PROGRESS_EVERY = 2.0
@@ -312,13 +318,15 @@ def realized_lines(rows: list[RealizedRow]) -> list[str]:
 
 
 def sweep_lines(sweep: Sweep, unit: str = "nats") -> list[str]:
-    """ΔĤ at multiples of the step, and how far first order holds."""
-    lines = [f"  step sweep, {sweep.pairing.replace('_', '-')}, {sweep.estimator}: ΔĤ in {unit}"]
-    lines += [
-        f"    {scale_words(p.scale):<8} ΔĤ {number(p.delta_h)}, first order {number(p.predicted)}, "
-        f"departure {number(p.departure)} ± {number(p.departure_se)}, ESS/N {number(p.ess_fraction)}"
-        for p in sweep.points
-    ]
+    """ΔĤ/k at k times the step, and how far first order holds."""
+    lines = [f"  {sweep_title(sweep, unit)}"]
+    for p in sweep.points:
+        per_step = (number(per_step_of(x, p)) for x in (p.delta_h, p.predicted, p.departure, p.departure_se))
+        changed, first_order, departure, error = per_step
+        lines.append(
+            f"    {scale_words(p.scale):<8} ΔĤ/k {changed}, first order {first_order}, "
+            f"departure {departure} ± {error}, ESS/N {number(p.ess_fraction)}"
+        )
     lines.append(f"    {range_words(sweep)}")
     if sweep.curvature is not None:
         bend = f"{number(sweep.curvature)} ± {number(sweep.curvature_se)}"
@@ -337,7 +345,7 @@ def verdict_lines(verdict: Verdict) -> list[str]:
 
 
 def _bounds(bounds: tuple[float | None, float | None] | None) -> str:
-    return "unknown" if bounds is None else interval(*bounds)
+    return "unknown" if bounds in (None, (None, None)) else interval(*bounds)
 
 
 def _or_unknown(value: int | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from probe_engine.report import SelfInfluence, Sweep
+from probe_engine.report import SelfInfluence, Sweep, SweepPoint
 from probe_tui.renderables.numbers import number, share
 
 FRACTIONS = {0.25: "¼", 0.5: "½"}
@@ -11,6 +11,17 @@ FRACTIONS = {0.25: "¼", 0.5: "½"}
 def scale_words(scale: float) -> str:
     """¼ × step."""
     return f"{FRACTIONS.get(scale, number(scale))} × step"
+
+
+def sweep_title(swept: Sweep, unit: str) -> str:
+    """Of which step, how it was measured, and the scaling: first order is the same number at every k."""
+    pairing = swept.pairing.replace("_", "-")
+    return f"step sweep, {swept.step} step, {pairing} {swept.estimator}: ΔĤ/k at k × step, {unit}"
+
+
+def per_step_of(value: float | None, point: SweepPoint) -> float | None:
+    """A change at k times the step, divided by k."""
+    return None if value is None else value / point.scale
 
 
 def range_words(swept: Sweep) -> str:

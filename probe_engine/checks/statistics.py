@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -12,6 +12,8 @@ from probe_engine.report import Finding, RealizedRow, Sweep, UStatistic, finding
 
 MOST = 0.5
 """More than this share is most of it."""
+EXCERPT = 48
+"""Characters of a prompt in a message."""
 HALVINGS = 30
 """Of the interval in which a scale is looked for."""
 
@@ -163,13 +165,16 @@ def degeneracy(estimate: UStatistic) -> Finding:
     )
 
 
-def concentration(ids: Sequence[str], x_shares: Sequence[float], y_shares: Sequence[float]) -> Finding:
+def concentration(
+    ids: Sequence[str], x_shares: Sequence[float], y_shares: Sequence[float], prompts: Mapping[str, str]
+) -> Finding:
     """STAT006: does one unit carry most of δH₁?
 
     Args:
         ids: of the units.
         x_shares: of each one's entropy gradient in Σ|X_n·PȲ_{−n}|.
         y_shares: of each one's policy gradient in Σ|P Y_n·X̄_{−n}|.
+        prompts: by id.
     """
     if not any(x_shares) or not any(y_shares):
         return finding("STAT006", "skip", "no unit contributes: δH₁ is 0")
@@ -177,24 +182,30 @@ def concentration(ids: Sequence[str], x_shares: Sequence[float], y_shares: Seque
     share, unit, side = max(
         (share, unit, side) for side, shares in sides for unit, share in zip(ids, shares, strict=True)
     )
+    named = f"unit {unit} ({_excerpt(prompts[unit])!r})"
     if share <= MOST:
         return finding(
             "STAT006",
             "ok",
-            f"unit {unit} carries most, {share:.0%} as the one {side}",
+            f"{named} carries most, {share:.0%} as the one {side}, of what units do through others",
             value=share,
             threshold=MOST,
         )
     return finding(
         "STAT006",
         "warn",
-        f"expected many units to carry δH₁, unit {unit} as the one {side} carries {share:.0%} of "
-        f"Σ|contributions| of {len(ids)} units: δH₁ is about this unit, and its standard error can't be "
-        "believed",
+        f"expected many units to carry δH₁, {named} as the one {side} carries {share:.0%} of what {len(ids)} "
+        "units do through others (Σ|contributions|, without each one's own on itself): δH₁ is about this "
+        "unit, and its standard error can't be believed",
         value=share,
         threshold=MOST,
         evidence={"unit": unit},
     )
+
+
+def _excerpt(prompt: str) -> str:
+    line = " ".join(prompt.split())
+    return line if len(line) <= EXCERPT else f"{line[: EXCERPT - 1]}…"
 
 
 def self_influence(share: float | None, same_batch: RealizedRow, held_out: RealizedRow) -> Finding:

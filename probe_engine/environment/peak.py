@@ -7,6 +7,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from typing import Any
 
 import psutil
 import torch
@@ -20,7 +22,6 @@ class Peak:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._in_use = _allocated if _allocated() is not None else _resident
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         self._before = self._most = self._now()
@@ -39,7 +40,7 @@ class Peak:
     def _now(self) -> int:
         if self._device.type == "cuda":
             return int(torch.cuda.memory_allocated(self._device))
-        return self._in_use() or 0
+        return _in_use()
 
 
 @contextmanager
@@ -65,46 +66,33 @@ def watched(device: torch.device) -> Iterator[Peak]:
 
 
 class _Mallinfo2(ctypes.Structure):
-    """What glibc says of its heaps; `man 3 mallinfo`."""
+    """What glibc says of its heaps (`man 3 mallinfo`)."""
 
     _fields_ = tuple(
         (name, ctypes.c_size_t)
         for name in (
-            "arena",
-            "ordblks",
-            "smblks",
-            "hblks",
-            "hblkhd",
-            "usmblks",
-            "fsmblks",
-            "uordblks",
-            "fordblks",
-            "keepcost",
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
         )
     )
 
 
-def _allocated() -> int | None:
-    """Bytes in use, as CUDA's allocator counts them too; None where the C library does not tell.
-
-    Resident memory holds freed pieces besides, which glibc keeps between larger ones: on a small model it was
-    823 MiB where 331 MiB were in use.
-    """
-    mallinfo = _mallinfo()
-    if mallinfo is None:
-        return None
-    info = mallinfo()
-    return int(info.uordblks) + int(info.hblkhd)
-
-
-def _mallinfo() -> Callable[[], _Mallinfo2] | None:
-    if not sys.platform.startswith("linux"):
-        return None
-    function = getattr(ctypes.CDLL(None), "mallinfo2", None)
+@cache
+def _mallinfo() -> Callable[[], Any] | None:
+    function = getattr(ctypes.CDLL(None), "mallinfo2", None) if sys.platform == "linux" else None
     if function is not None:
         function.restype = _Mallinfo2
     return function
 
 
-def _resident() -> int:
-    return int(psutil.Process().memory_info().rss)
+def _in_use() -> int:
+    """Bytes that were allocated and not freed, as CUDA's allocator counts them too; else what is resident.
+
+    Resident memory holds pieces besides that glibc keeps for later: on a small model it reached 823 MiB where
+    331 MiB were in use at most.
+    """
+    mallinfo = _mallinfo()
+    if mallinfo is None:
+        return int(psutil.Process().memory_info().rss)
+    info = mallinfo()
+    return int(info.uordblks + info.hblkhd)

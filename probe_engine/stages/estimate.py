@@ -80,8 +80,9 @@ def estimate(eta: float, measured: Measured) -> Stage[Estimates]:
     if estimates.u_statistic is not None:
         yield FindingEvent(finding=checks.interval(estimates.u_statistic))
         yield FindingEvent(finding=checks.degeneracy(estimates.u_statistic))
-        shares = [_shares(side) for side in one_sided(diagonal, x_dots, y_dots)]
-        yield FindingEvent(finding=checks.concentration([u.id for u in scalars], *shares))
+        x_shares, y_shares = map(_shares, one_sided(diagonal, x_dots, y_dots))
+        prompts = {row.id: row.prompt for row in rows}
+        yield FindingEvent(finding=checks.concentration([u.id for u in scalars], x_shares, y_shares, prompts))
     return estimates
 
 

@@ -44,15 +44,18 @@ class Flow:
     method: UnitGradients
     """The one that was asked for, or plain autograd where it disagrees."""
     timed: Timed
-    """X and Y of a few units by that method."""
+    """That method at work."""
 
 
 @dataclass(frozen=True)
 class Timed:
-    """How long something took."""
+    """How long it took."""
 
     units: tuple[UnitObjective, ...]
     seconds: float
+    """X and Y of these units."""
+    vector_seconds: float
+    """P·Y: what it takes to go through vectors of all parameters once."""
 
 
 def flow(
@@ -128,8 +131,10 @@ def flow(
     began = time.perf_counter()
     seen = look.gradients(method, registry, informative, squares)
     completed(device_of(policy.model))
-    timed = Timed(seen.units, time.perf_counter() - began)
+    passed = time.perf_counter()
     py = p(seen.y)
+    completed(device_of(policy.model))
+    timed = Timed(seen.units, passed - began, time.perf_counter() - passed)
     match = _match(policy, set(py.ids))
     panel = _with(
         panel,

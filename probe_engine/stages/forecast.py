@@ -23,6 +23,9 @@ from probe_engine.stages.memory import loaded_sizes
 from probe_engine.stages.scorings import scorings, steps_taken, widened
 from probe_engine.types import Extent, Policy
 
+RUN_VECTORS, UNIT_VECTORS = 150, 20
+"""How often vectors of all parameters are gone through, in a run and for each unit besides: matters where
+all weights train. Counted roughly: norms, means, the optimizer's own step; dot products and sums."""
 FORESEEN = ("measure", "estimate", "realize", "judge")
 """The stages that the forecast is about."""
 
@@ -49,6 +52,7 @@ def forecast(
     extent = Extent(sum(len(u.sequences) for u in units), one.tokens, 0)
     sizes = replace(loaded_sizes(model, registry, extent), units=len(units), sequence=one.nbytes)
 
+    largest = max(len(u.sequences) for u in units)
     costs, work = {}, {}
     for name in get_args(Method):
         passing = PassTokens.of(name, units, size)
@@ -56,7 +60,8 @@ def forecast(
         memory = need(
             sizes,
             next(model.parameters()).dtype,
-            micro_batch=size,
+            # The other methods take one unit a pass.
+            micro_batch=size if name == "fused" else min(size, largest),
             budget=spec.memory_budget_bytes,
             method=name,
         )
@@ -74,6 +79,7 @@ def forecast(
 
     tried = token.gradients(method.name, PassTokens.of(method.name, timed.units, size))
     rate = tried / timed.seconds
+    vectors = timed.vector_seconds * (RUN_VECTORS + UNIT_VECTORS * len(units))
     scoring_rate = _scoring_rate(policy, units[0], method, token, size)
     made = Forecast(
         method=method.name,
@@ -82,7 +88,8 @@ def forecast(
             flops_per_second=rate,
             scoring_flops_per_second=scoring_rate,
             expected_seconds={
-                name: gradients / rate + scoring / scoring_rate for name, (gradients, scoring) in work.items()
+                name: gradients / rate + scoring / scoring_rate + vectors
+                for name, (gradients, scoring) in work.items()
             },
         ),
     )

@@ -17,7 +17,7 @@ from probe_engine.estimators.histogram import histogram
 from probe_engine.estimators.mapping import GradientSquares, mapping_correlation
 from probe_engine.estimators.on_policy import z_score
 from probe_engine.estimators.token_statistics import TokenStatistics
-from probe_engine.events import FindingEvent, HistogramEvent, Part, Progress, Units
+from probe_engine.events import FindingEvent, HistogramEvent, Part, Units
 from probe_engine.model.checkpointing import recomputing
 from probe_engine.model.next_step import NextStep
 from probe_engine.model.pairwise import PairwiseDots
@@ -30,6 +30,7 @@ from probe_engine.report import GradientFlow, Histograms, MethodInfo, UnitRow
 from probe_engine.spec import StepKind
 from probe_engine.stages import Stage
 from probe_engine.stages.contributions import so_far
+from probe_engine.stages.meter import Meter
 from probe_engine.stages.on_policy import sampled_from_policy
 from probe_engine.stages.own_step import OwnStep, directions, is_known, max_grad_norm, step_on
 from probe_engine.stages.rows import unit_row
@@ -123,24 +124,22 @@ def measure(
     keep = method.keeps_vectors and needed <= memory_budget
     recomputed = recomputing(policy.model)
     yield Part(method=_info(method, keep, recomputed))
-    total = sum(u.tokens for u in units) * (1 if keep else 2)
-    done = 0
+    meter = Meter("measure", sum(u.tokens for u in units) * (1 if keep else 2))
 
     kept = PairwiseDots()
     every = _growth_step(len(units), registry.numel)
     squares = GradientSquares(len(registry)) if order_in_question(policy.optimizer) else None
     unit_sums = UnitSums(registry, p, [u.unit.role for u in units], keep=keep, squares=squares)
     passed: list[_FirstPass] = []
-    for number, scored in enumerate(method.measurements(units, unit_sums)):
+    for number, scored in enumerate(method.measurements(units, unit_sums, meter)):
         first = _first_pass(scored, unit_sums.norms(number))
         passed.append(first)
-        done += scored.objective.tokens
         yield Units(rows=[first.row])
         if keep:
             kept.add(*unit_sums.kept(number))
             if len(kept) % every == 0 and eta is not None:
                 yield from _grown(_from_pairs(passed, kept.matrix()), _sizes(passed), eta)
-        yield Progress(stage="measure", done=done, total=total)
+        yield meter.progress
 
     sums = _sums(unit_sums.x, unit_sums.y, p, units)
     pairs = kept.matrix() if keep else None
@@ -160,15 +159,14 @@ def measure(
         x_along, y_along = [sums.py[r] for r in ROLES], [p(sums.x[r]) for r in ROLES]
         if toward is not None:
             x_along, y_along = [*x_along, toward.x], [*y_along, toward.y]
-        dots = method.contractions([first.scored for first in passed], x_along, y_along)
+        dots = method.contractions([first.scored for first in passed], x_along, y_along, meter)
         for first, (x_list, y_list) in zip(passed, dots, strict=True):
             scalars.append(first.scalars(_of_roles(x_list), _of_roles(y_list)))
             if toward is not None:
                 own_dots.append((x_list[-1], y_list[-1]))
-            done += first.scored.objective.tokens
             if eta is not None:
                 yield from _grown(scalars, sums.counts, eta)
-            yield Progress(stage="measure", done=done, total=total)
+            yield meter.progress
     yield Part(method=_info(method, keep, recomputed))
     yield from sampled_from_policy(units, [first.scored.tokens for first in passed], policy_temperature)
 

@@ -23,20 +23,21 @@ from probe_engine.estimators.importance import (
 from probe_engine.estimators.intervals import t_interval
 from probe_engine.estimators.per_decision import per_decision
 from probe_engine.estimators.ustatistics import diagonal_share
-from probe_engine.events import FindingEvent, HistogramEvent, Part, Progress
+from probe_engine.events import FindingEvent, HistogramEvent, Part
 from probe_engine.model.preserving import in_float32
 from probe_engine.model.unit_gradients import UnitGradients, UnitObjective
 from probe_engine.model.virtual_step import landed, virtual_step
-from probe_engine.registry import wide
 from probe_engine.report import Estimates, Histograms, RealizedRow, RealizedUnit, SelfInfluence, Sweep
 from probe_engine.spec import StepKind
 from probe_engine.stages import Stage
 from probe_engine.stages.contributions import dots_with_sums, row_dots
 from probe_engine.stages.measure import ROLES, Measured
-from probe_engine.stages.own_step import is_known, step_on
+from probe_engine.stages.meter import Meter
+from probe_engine.stages.own_step import step_on
 from probe_engine.stages.samples import Scores, decisions
 from probe_engine.stages.samples import samples as samples_of
-from probe_engine.stages.sweep import OTHER_SCALES, sweep
+from probe_engine.stages.scorings import scorings, steps_taken, widened
+from probe_engine.stages.sweep import sweep
 from probe_engine.types import Policy, Role
 
 Pairing = Literal["held_out", "same_batch"]
@@ -99,35 +100,24 @@ def realize(
         steps: which to take; `adamw` is left out where it is not known.
         constant_lambda: whether λ is the same for all responses, as `per_decision` needs it.
     """
-    taken: list[StepKind] = ["adamw"] if "adamw" in steps and is_known(policy) else []
-    taken += ["preconditioned"] if "preconditioned" in steps else []
-    narrow = any(p.dtype != wide(p.dtype) for p in policy.model.parameters())
+    taken, narrow = steps_taken(policy, steps), widened(policy)
     rows: list[RealizedRow] = []
     swept: Sweep | None = None
     with in_float32(policy.model) if narrow else nullcontext():
         before: list[Scores] = list(zip(measured.S, measured.tokens, strict=True))
         if narrow:
             # S⁺ is scored with wider weights than the gradients were: S must be as well.
-            before = [method.score(u) for u in measured.objectives]
-        sizes = {r: sum(u.tokens for u in measured.objectives if u.unit.role == r) for r in ROLES}
-        apart = all(sizes.values())
-        scorings = len(taken) + (len(OTHER_SCALES) if "preconditioned" in taken else 0)
-        total = (scorings * sizes["E"] if apart else 0) + len(taken) * sum(sizes.values())
-        done = 0
-
-        def progress(tokens: int) -> Progress:
-            nonlocal done
-            done += tokens
-            return Progress(stage="realize", done=done, total=total)
-
+            before = [(s.S, s.tokens) for s in method.scores(measured.objectives)]
+        again = scorings(measured.objectives, taken, narrow=False)
+        meter = Meter("realize", sum(unit.tokens for units in again for unit in units))
         for trip in _trips(policy, eta, measured, estimates, taken):
             picked = [i for i, u in enumerate(measured.objectives) if u.unit.role in trip.evaluating]
             units, old = [measured.objectives[i] for i in picked], [before[i] for i in picked]
             new: list[Scores] = []
             with trip.taken():
-                for unit in units:
-                    new.append(method.score(unit))
-                    yield progress(unit.tokens)
+                for scored in method.scores(units, meter):
+                    new.append((scored.S, scored.tokens))
+                    yield meter.progress
             S = [s for s, _ in old]
             samples = samples_of(units, S, [s for s, _ in new])
             changes = {name: estimator(samples) for name, estimator in BY_SEQUENCE.items()}
@@ -141,9 +131,7 @@ def realize(
                 s = row_dots(measured.scalars, measured.sums.counts).s
                 first_order = eta * torch.tensor([s[u.unit.id] for u in units], dtype=torch.float64)
                 step = measured.sums.mean_py(["U"]).scaled(eta)
-                swept = yield from sweep(
-                    policy.registry, method, step, units, S, samples, first_order, progress
-                )
+                swept = yield from sweep(policy.registry, method, step, units, S, samples, first_order, meter)
                 yield Part(sweep=swept)
     if rows:
         yield FindingEvent(finding=checks.sample_size([r for r in rows if r.estimator == "snis"], eta))

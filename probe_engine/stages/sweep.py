@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from probe_engine.estimators.importance import Samples, matched
 from probe_engine.estimators.sweep import SCALES, Reach, sweep_of
-from probe_engine.events import Progress
 from probe_engine.model.unit_gradients import UnitGradients, UnitObjective
 from probe_engine.model.virtual_step import virtual_step
 from probe_engine.registry import ParameterRegistry, ParameterVector
 from probe_engine.report import Sweep
 from probe_engine.stages import Stage
+from probe_engine.stages.meter import Meter
 from probe_engine.stages.samples import samples
 
 OTHER_SCALES = tuple(scale for scale in SCALES if scale != 1)
@@ -28,7 +28,7 @@ def sweep(
     before: Sequence[Tensor],
     taken: Samples,
     first_order: Tensor,
-    progress: Callable[[int], Progress],
+    meter: Meter,
 ) -> Stage[Sweep]:
     """Scores the units at each scale but 1 (method.md (19)).
 
@@ -38,14 +38,14 @@ def sweep(
         before: S of each, [N_u].
         taken: what scale 1 gave.
         first_order: X_n·Δθ of each, [B_E].
-        progress: says that so many tokens more were scored.
+        meter: counts what is scored.
     """
     found = {1.0: taken}
     for scale in OTHER_SCALES:
         after = []
         with virtual_step(registry, step.scaled(scale)):
-            for unit in units:
-                after.append(method.score(unit)[0])
-                yield progress(unit.tokens)
+            for scored in method.scores(units, meter):
+                after.append(scored.S)
+                yield meter.progress
         found[scale] = samples(units, before, after)
     return sweep_of([Reach(scale, matched(found[scale]), first_order) for scale in SCALES])

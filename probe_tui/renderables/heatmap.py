@@ -151,7 +151,7 @@ def _seen(us: range, rows: int, vs: range, columns: int, width: int) -> str:
     parts = [f"rows {us.start + 1}–{us.stop}/{rows}" if len(us) < rows else ""]
     parts.append(f"columns {vs.start + 1}–{vs.stop}/{columns}" if len(vs) < columns else "")
     seen = " · ".join(part for part in parts if part)
-    said = "entropy of ↓ trained on →"
+    said = "entropy of ↓ trained on →, precond step"
     whole = f"{said} · {seen}" if seen else said
     return whole if cell_len(whole) <= width or not seen else f"↓→ {seen}"
 

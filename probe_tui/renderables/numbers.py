@@ -14,7 +14,15 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def interval(lo: float | None, hi: float | None) -> str:
     """Both bounds in brackets."""
+    if lo is None and hi is None:
+        return "no interval"
     return f"[{number(lo)}, {number(hi)}]"
+
+
+def ci95(bounds: tuple[float | None, float | None] | None) -> str:
+    """A 95% confidence interval, or that there is none."""
+    known = bounds is not None and bounds != (None, None)
+    return f"95% {interval(*bounds)}" if bounds is not None and known else interval(None, None)
 
 
 def share(value: float | None) -> str:

@@ -9,7 +9,7 @@ from probe_tui.renderables.cells import row
 from probe_tui.renderables.forest import Interval, forest
 from probe_tui.renderables.numbers import number
 from probe_tui.renderables.palette import Palette
-from probe_tui.sweep_words import range_words, scale_words
+from probe_tui.sweep_words import per_step_of, range_words, scale_words
 
 RULE = "──"
 """What the row that marks the end of the linear range begins with."""
@@ -22,7 +22,7 @@ def sweep_rows(swept: Sweep, *, width: int, palette: Palette, unit: str) -> list
     of first order is in both. A row of its own marks the end of the linear range.
     """
     first = next((p.predicted for p in swept.points if p.scale == 1), None)
-    intervals = [Interval("δH₁", first, None, None, "first order"), *map(_interval, swept.points)]
+    intervals = [Interval("δH₁", first, None, None, "(first order)"), *map(_interval, swept.points)]
     drawn = forest(intervals, width=width, palette=palette, unit=unit)
     within = sum(p.scale <= (swept.linear_range or 0.0) for p in swept.points)
     mark = f"{RULE} {range_words(swept)} "
@@ -34,16 +34,12 @@ def _interval(point: SweepPoint) -> Interval:
     lo, hi = point.departure_ci95 or (None, None)
     return Interval(
         scale_words(point.scale),
-        _per_step(point.delta_h, point),
-        _per_step(_plus(point.predicted, lo), point),
-        _per_step(_plus(point.predicted, hi), point),
+        per_step_of(point.delta_h, point),
+        per_step_of(_plus(point.predicted, lo), point),
+        per_step_of(_plus(point.predicted, hi), point),
         f"ESS/N {number(point.ess_fraction, 2)}",
     )
 
 
 def _plus(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a + b
-
-
-def _per_step(value: float | None, point: SweepPoint) -> float | None:
-    return None if value is None else value / point.scale

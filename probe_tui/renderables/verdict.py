@@ -9,7 +9,7 @@ from rich.text import Text
 
 from probe_engine.report import Number, RealizedRow, Verdict
 from probe_tui.renderables.cells import paragraph
-from probe_tui.renderables.numbers import interval, number, share
+from probe_tui.renderables.numbers import ci95, number, share
 from probe_tui.renderables.palette import Palette
 
 SAID = {
@@ -52,16 +52,17 @@ def verdict_lines(
     )
     predicted = f"predicted δH₁ {number(verdict.predicted)} {unit}"
     if predicted_ci95 is not None:
-        predicted += f", 95% {interval(*predicted_ci95)}"
+        predicted += f", {ci95(predicted_ci95)}"
     measured = f"measured  ΔĤ  {number(verdict.measured)} {unit}"
     if judged is not None:
-        measured += f" ± {number(judged.se)} SE, 95% {interval(*(judged.ci95 or (None, None)))}"
+        measured += f" ± {number(judged.se)} SE, {ci95(judged.ci95)}"
     rows = [
         *paragraph(width, meaning, palette.accent, first=f"{glyph} {verdict.status.upper()}: ", indent="  "),
         *paragraph(width, verdict.reason),
         *paragraph(width, predicted),
         *paragraph(width, measured),
         *_difference(verdict, width, unit),
+        *_before(judged, width, unit),
         *paragraph(width, f"judged: {name}", palette.muted),
     ]
     rows[0].stylize(palette.status(status), 0, len(glyph) + 1 + len(verdict.status))
@@ -79,6 +80,11 @@ def no_khat(measured: RealizedRow) -> str:
     if any(x is None or not math.isfinite(x) for unit in measured.units for x in unit.log_w):
         return "a weight is not finite"
     return "too few of the weights differ to fit their tail"
+
+
+def _before(judged: RealizedRow | None, width: int, unit: str) -> list[Text]:
+    """Ĥ itself: how much entropy there is for the step to change."""
+    return [] if judged is None else paragraph(width, f"entropy before: {number(judged.h_before)} {unit}")
 
 
 def _difference(verdict: Verdict, width: int, unit: str) -> list[Text]:

@@ -7,11 +7,10 @@ from typing import ClassVar
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 
 from probe_tui.pages import explain
-from probe_tui.widgets.page import Page
+from probe_tui.widgets.page import Page, PageScroll
 
 
 class ExplainScreen(ModalScreen[None]):
@@ -19,11 +18,12 @@ class ExplainScreen(ModalScreen[None]):
 
     DEFAULT_CSS = """
     ExplainScreen { align: center middle; }
-    ExplainScreen VerticalScroll {
+    ExplainScreen PageScroll {
         width: 92; max-width: 100%; height: auto; max-height: 100%; border: round $primary; padding: 0 1;
         background: $surface; scrollbar-size-vertical: 1; scrollbar-gutter: stable;
     }
     """
+    AUTO_FOCUS = "PageScroll"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,e,q", "dismiss", "close")]
 
     def __init__(self, code: str) -> None:
@@ -32,7 +32,7 @@ class ExplainScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         """One scrolling page."""
-        with VerticalScroll() as box:
+        with PageScroll() as box:
             box.border_title = f"probe-tui --explain {self._code}"
-            box.border_subtitle = "escape closes"
+            box.border_subtitle = "↑ ↓ scroll · escape closes"
             yield Page(lambda width: list(Text(explain(self._code, width)).wrap(self.app.console, width)))

@@ -9,12 +9,11 @@ from typing import ClassVar
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 
 from probe_tui.keys import KEYS, Key
 from probe_tui.renderables.cells import paragraph
-from probe_tui.widgets.page import Page
+from probe_tui.widgets.page import Page, PageScroll
 
 SIGNS = "left of zero, negative: entropy falls · right of zero, positive: entropy rises"
 
@@ -24,11 +23,12 @@ class HelpScreen(ModalScreen[None]):
 
     DEFAULT_CSS = """
     HelpScreen { align: center middle; }
-    HelpScreen VerticalScroll {
+    HelpScreen PageScroll {
         width: 76; max-width: 100%; height: auto; max-height: 100%; border: round $primary; padding: 0 1;
         background: $surface; scrollbar-size-vertical: 1; scrollbar-gutter: stable;
     }
     """
+    AUTO_FOCUS = "PageScroll"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,question_mark,q", "dismiss", "close")]
 
     def __init__(
@@ -40,9 +40,9 @@ class HelpScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         """One scrolling text."""
-        with VerticalScroll() as box:
+        with PageScroll() as box:
             box.border_title = "Keys"
-            box.border_subtitle = "escape closes"
+            box.border_subtitle = "↑ ↓ scroll · escape closes"
             yield Page(lambda width: help_lines(KEYS, self._extra, width, self._words))
 
 

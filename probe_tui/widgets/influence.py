@@ -32,7 +32,7 @@ TALL = 24
 """Rows from which a prompt gets three lines instead of one."""
 TITLE = "whose entropy moves by training on whom"
 KEYS = "enter opens, s S sort"
-NO_VECTORS = "Needs kept vectors: run again with a larger --memory-budget, and with --method loop."
+NO_VECTORS = "Needs kept vectors: run again with a larger --memory-budget, and with --method fused."
 
 Order = tuple[int, ...]
 """Which unit of the report's K stands where on the screen."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 from rich.text import Text
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
 from textual.geometry import Size
 from textual.widget import Widget
 
@@ -33,3 +36,13 @@ class Page(Widget):
     def render(self) -> Text:
         """The lines for the present width."""
         return Text("\n").join(self._lines(max(self.content_size.width, 1)))
+
+
+class PageScroll(VerticalScroll):
+    """What a page that is higher than the screen scrolls in: arrows, j k, page and home keys."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("j", "scroll_down", "a line down", show=False),
+        Binding("k", "scroll_up", "a line up", show=False),
+        Binding("space", "page_down", "a page down", show=False),
+    ]

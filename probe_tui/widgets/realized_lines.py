@@ -22,7 +22,7 @@ from probe_tui.renderables.sweep import RULE, sweep_rows
 from probe_tui.renderables.verdict import no_khat, verdict_lines
 from probe_tui.renderables.whatif import row_ess_at_scale
 from probe_tui.state import SEVERITY
-from probe_tui.sweep_words import range_words, scale_words, self_influence_words
+from probe_tui.sweep_words import range_words, scale_words, self_influence_words, sweep_title
 from probe_tui.widgets.number_panel import Line
 
 SCALES = (1 / 4, 1 / 3, 1 / 2, 3 / 4, 1.0, 1.5, 2.0, 3.0, 4.0)
@@ -139,8 +139,7 @@ def _sweep(report: Report, width: int, palette: Palette) -> Iterator[Line]:
     if swept is None:
         return
     unit = short_unit(report)
-    title = f"step sweep, {dashed(swept.pairing)} {dashed(swept.estimator)}: ΔĤ per step, {unit}"
-    yield Line.of(paragraph(width, title, palette.accent))
+    yield Line.of(paragraph(width, sweep_title(swept, unit), palette.accent))
     first, *drawn = sweep_rows(swept, width=width, palette=palette, unit=unit)
     yield Line(first)
     points = iter(enumerate(swept.points))

@@ -283,7 +283,9 @@ class UnitsPanel(Panel):
         provisional, rollouts = self._state.provisional, self._state.report.rollouts
         total = len(self._units) if rollouts is None or provisional is None else rollouts.prompts
         so_far = "" if provisional is None else f"so far, {len(provisional.ids)} of "
-        return f"{so_far}{total} units, δH₁ is the mean of −η·r_n · left of 0: entropy falls"
+        u = self._state.report.estimates.u_statistic
+        mean = "" if u is None else f" {number(u.delta_h1)}"
+        return f"{so_far}{total} units; mean −η·r_n = U-statistic's δH₁{mean}, of the preconditioned step"
 
     def _selection(self) -> str:
         limits = []

@@ -27,6 +27,7 @@ from probe_tui.screens.leave import LeaveScreen
 from probe_tui.screens.options import OptionsScreen
 from probe_tui.session import RUNNING, LiveSession, ReplaySession, Session
 from probe_tui.widgets.checks import ChecksPanel
+from probe_tui.widgets.page import Page, PageScroll
 from probe_tui.widgets.panel import Panel
 from probe_tui.widgets.panel_tabs import PanelTabs
 from probe_tui.widgets.realized import RealizedPanel
@@ -190,6 +191,26 @@ async def test_tabs_help_and_explain(app: ProbeApp) -> None:
         assert isinstance(app.screen, HelpScreen)
         await pilot.press("escape", "e")
         assert isinstance(app.screen, ExplainScreen)
+
+
+@pytest.mark.parametrize(("opened_by", "height"), [("question_mark", 24), ("e", 14)])
+async def test_a_page_higher_than_the_screen_scrolls_to_its_last_line(
+    app: ProbeApp, opened_by: str, height: int
+) -> None:
+    async with app.run_test(size=(80, height)) as pilot:
+        await pilot.pause()
+        await pilot.press(opened_by)
+        await pilot.pause()
+        box = app.screen.query_one(PageScroll)
+        page = box.query_one(Page)
+        assert page.region.bottom > box.content_region.bottom, "it does not fit"
+        for key, before in (("pagedown", 0.0), ("down", 1.0), ("j", 2.0)):
+            await pilot.press(key)
+            await pilot.wait_for_scheduled_animations()
+            assert box.scroll_y > before, key
+        await pilot.press("end")
+        await pilot.wait_for_scheduled_animations()
+        assert page.region.bottom == box.content_region.bottom
 
 
 async def test_the_filter_narrows_the_list_and_escape_clears_it(app: ProbeApp) -> None:

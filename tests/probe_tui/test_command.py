@@ -422,3 +422,19 @@ def test_options_of_other_tools_are_answered_with_ours(
             main()
         assert end.value.code == 2
         assert "no such option: --learning-rate\n  remedy: here it is --lr" in capsys.readouterr().err
+
+
+def test_a_plan_is_the_forecast_alone(command: Callable[..., Outcome]) -> None:
+    text = command(CHECKPOINT, "--plan")
+    assert text.code == 0
+    assert text.out.decode().startswith("forecast, from the measurement to the verdict")
+    assert "→ fused" in text.out.decode()
+    planned = command(CHECKPOINT, "--plan", "--json").report
+    assert planned["forecast"]["method"] == "fused"
+    assert planned["forecast"]["measured"]["seconds"] is None
+    assert planned["units"] == []
+    assert planned["verdict"] is None
+
+
+def test_a_plan_is_not_the_doctor_s(command: Callable[..., Outcome]) -> None:
+    assert command(CHECKPOINT, "--plan", "--doctor").code == 2

@@ -146,7 +146,19 @@ def test_a_step_without_an_estimate_of_its_own_has_the_rows_prediction() -> None
     assert (prediction.path, prediction.interval.value) == (".realized[0].predicted", -0.002)
     assert (prediction.interval.lo, prediction.interval.hi) == (None, None)
     assert measured.interval.label == "ΔĤ per-decision"
-    assert measurements(report(realized=[other]))[0].interval.note == "adamw step"
+
+
+def test_each_measured_row_of_the_plot_names_its_step_and_pairing() -> None:
+    rows = [
+        realized(pairing, "per_decision", step=step)
+        for step in ("adamw", "preconditioned")
+        for pairing in ("held_out", "same_batch")
+    ]
+    whole = report(realized=rows)
+    labels = [e.interval.label for e in leading(whole)]
+    assert labels == ["adamw held-out", "adamw same-batch", "precond held-out", "precond same-batch"]
+    assert {e.interval.note for e in leading(whole)} == {"per-decision"}
+    assert measurements(whole)[0].interval.label == "adamw held-out per-decision"
 
 
 def test_the_baselines_scale_is_called_arbitrary_and_its_sign_compared() -> None:

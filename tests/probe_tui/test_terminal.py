@@ -5,10 +5,15 @@ However it ends, the terminal is as it was, no process is left, and the run fold
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
 import resource
 import signal
+import struct
+import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -219,3 +224,22 @@ def test_a_disk_that_fills_up(checkpoint: Path, tmp_path: Path) -> None:
         assert session.unrestored() == []
         assert session.left_behind() == []
         assert session.report.checkpoint is not None
+
+
+def test_a_terminal_that_goes_without_a_signal(tmp_path: Path, long: Path) -> None:
+    """It controls no session, as under some supervisors: nobody is told, and reading it never ends."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    environment = {k: v for k, v in os.environ.items() if k not in ("CI", "NO_COLOR")}
+    screen = subprocess.Popen(
+        [sys.executable, "-m", "probe_tui", str(long), "--out", str(tmp_path / "run")],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env=environment | {"TERM": "xterm-256color"},
+        start_new_session=True,
+    )
+    os.close(slave)
+    os.read(master, 1)
+    os.close(master)
+    assert screen.wait(60) == 128 + signal.SIGHUP

@@ -16,6 +16,14 @@ Receive = Callable[[int, Sequence[int], Tensor, Tensor], None]
 """Takes one parameter's share of X and Y: its index in the registry, the units by number, and two tensors
 [units, *parameter.shape] in float32 or wider. Where nothing is said, there is no gradient (None)."""
 
+Passed = Callable[[int], object]
+"""Is told how many tokens a forward pass, or what it was for, has just got done: units of one pass come out
+one after the other, and would make it look slow at first."""
+
+
+def untold(_tokens: int) -> None:
+    """For callers that show no progress."""
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -63,7 +71,9 @@ class UnitGradients(Protocol):
         """S, X_u and Y_u of one unit."""
         ...
 
-    def measurements(self, units: Sequence[UnitObjective], receive: Receive) -> Iterator[Scored]:
+    def measurements(
+        self, units: Sequence[UnitObjective], receive: Receive, passed: Passed = untold
+    ) -> Iterator[Scored]:
         """First pass over all units, numbered as they come, in their order.
 
         A unit is yielded once `receive` has got all of it: the share of each parameter whole, and once.
@@ -74,7 +84,7 @@ class UnitGradients(Protocol):
         """S [N] and each response's token statistics without a graph: S⁺ and h⁺ at moved weights."""
         ...
 
-    def scores(self, units: Sequence[UnitObjective]) -> Iterator[Scored]:
+    def scores(self, units: Sequence[UnitObjective], passed: Passed = untold) -> Iterator[Scored]:
         """`score` of many units, in their order, and in the passes of `measurements`."""
         ...
 
@@ -96,6 +106,7 @@ class UnitGradients(Protocol):
         scored: Sequence[Scored],
         x_directions: Sequence[ParameterVector],
         y_directions: Sequence[ParameterVector],
+        passed: Passed = untold,
     ) -> Iterator[tuple[list[float], list[float]]]:
         """Second pass over all units, in their order: of each what `contract` gives."""
         ...

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor
 
 from probe_engine.estimators.token_statistics import TokenStatistics
-from probe_engine.model.unit_gradients.interface import Measurement, Receive, Scored
+from probe_engine.model.unit_gradients.interface import Measurement, Passed, Receive, Scored, untold
 from probe_engine.model.unit_gradients.objective import UnitObjective
 from probe_engine.model.unit_gradients.received import handed_over
 from probe_engine.registry import ParameterVector
@@ -37,24 +37,32 @@ class UnitByUnit(ABC):
     ) -> tuple[list[float], list[float]]:
         """X_u·v for each v of `x_directions`, Y_u·v for each of `y_directions`."""
 
-    def measurements(self, units: Sequence[UnitObjective], receive: Receive) -> Iterator[Scored]:
+    def measurements(
+        self, units: Sequence[UnitObjective], receive: Receive, passed: Passed = untold
+    ) -> Iterator[Scored]:
         """First pass."""
         for number, objective in enumerate(units):
             measured = self.measure(objective)
             handed_over(number, measured.x, measured.y, receive)
+            passed(objective.tokens)
             yield Scored(objective, measured.S, measured.tokens)
 
-    def scores(self, units: Sequence[UnitObjective]) -> Iterator[Scored]:
+    def scores(self, units: Sequence[UnitObjective], passed: Passed = untold) -> Iterator[Scored]:
         """`score` of each."""
         for objective in units:
-            yield Scored(objective, *self.score(objective))
+            scored = Scored(objective, *self.score(objective))
+            passed(objective.tokens)
+            yield scored
 
     def contractions(
         self,
         scored: Sequence[Scored],
         x_directions: Sequence[ParameterVector],
         y_directions: Sequence[ParameterVector],
+        passed: Passed = untold,
     ) -> Iterator[tuple[list[float], list[float]]]:
         """Second pass."""
         for s in scored:
-            yield self.contract(s.objective, s.S, x_directions, y_directions)
+            dots = self.contract(s.objective, s.S, x_directions, y_directions)
+            passed(s.objective.tokens)
+            yield dots

@@ -53,19 +53,22 @@ def test_an_outlier_is_named_whichever_gradient_is_its(side) -> None:
     """Its row mean r is at most about half of Σ|r|: each of its pairs is also another unit's."""
     X, PY = vectors(B=12)
     (X if side == "X" else PY)[3] *= 200
+    ids = [f"u{n}" for n in range(12)]
     r = row_means(*dot_products(X, PY)).abs()
     assert float(r[3] / r.sum()) < 0.55
-    found = checks.concentration([f"u{n}" for n in range(12)], *concentrated(X, PY))
+    found = checks.concentration(ids, *concentrated(X, PY), {id: f"What\nis {id}? " * 9 for id in ids})
     assert found.status == "warn"
     assert found.evidence == {"unit": "u3"}
+    assert "unit u3 ('What is u3? What is u3? What is u3? What is u3?…')" in found.message
     assert ("whose entropy moves" if side == "X" else "that is trained on") in found.message
 
 
 def test_no_outlier_no_alarm() -> None:
+    ids = list("abcdefgh")
     for seed in range(20):
-        found = checks.concentration(list("abcdefgh"), *concentrated(*vectors(seed=seed)))
+        found = checks.concentration(ids, *concentrated(*vectors(seed=seed)), dict.fromkeys(ids, ""))
         assert found.status == "ok", seed
-    assert checks.concentration(["a", "b"], [0.0, 0.0], [0.0, 0.0]).status == "skip"
+    assert checks.concentration(["a", "b"], [0.0, 0.0], [0.0, 0.0], {}).status == "skip"
 
 
 def test_near_degeneracy_is_where_pairs_are_noisier_than_units() -> None:

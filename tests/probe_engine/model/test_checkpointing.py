@@ -7,10 +7,10 @@ import tiny
 import torch
 from torch import nn
 
-from probe_engine.model.checkpointing import checkpointable, checkpointed
-from probe_engine.model.memory import saved_bytes
+from probe_engine.model.checkpointing import checkpointable, checkpointed, recomputing
 from probe_engine.model.unit_gradients import objectives, unit_gradients
 from probe_engine.model.unit_gradients.interface import Measurement
+from probe_engine.model.workload import counted
 from probe_engine.types import Policy
 
 BUILDS = {
@@ -65,9 +65,11 @@ def test_every_layer_runs_twice_and_keeps_its_input_alone(model: nn.Module) -> N
         inner = next(m for m in layer.modules() if not list(m.children()))
         inner.register_forward_pre_hook(lambda *_, layer=layer: count(layer))
     unit = objectives(tiny.batch())[0]
-    plain = saved_bytes(model, unit.sequences)
+    longest = max(unit.sequences, key=len)
+    plain = counted(model, longest, 1.0)
     with checkpointed(model):
-        assert saved_bytes(model, unit.sequences) < plain
+        assert recomputing(model) == len(layers)
+        assert counted(model, longest, 1.0).saved < plain.saved
         for layer in layers:
             runs[layer] = 0
         measured_once = unit_gradients(

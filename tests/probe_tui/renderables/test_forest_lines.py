@@ -30,7 +30,7 @@ def test_intervals_on_one_axis_arrows_where_they_leave_it() -> None:
 U-statistic            ├─●─┤                 -1 [-2, -0.25]
 split                    ├─┼●──┤             0.5 [-1, 2] B 8
 wild        ◀──────────────●──────────────▶  0.1 [-50, 50]
-adamw                      │                 — [—, —]
+adamw                      │                 — no interval
             ───────────────0───────────────
             -8                       8 nats
             ◀ falls                 rises ▶"""
@@ -60,8 +60,8 @@ def test_an_estimate_without_an_interval_is_a_point() -> None:
     assert (
         picture(rows[:2])
         == """
-a               │            ●  1 [—, —]
-b ├──────●      │               -0.5 [-1, —]"""
+a              │            ●  1 no interval
+b ├─────●      │               -0.5 [-1, —]"""
     )
 
 

@@ -30,7 +30,7 @@ def test_shades_signs_scale_and_the_cell_in_words() -> None:
     assert (
         picture(drawn(SMALL, cursor=(1, 0)))
         == """
-entropy of ↓ trained on →
+entropy of ↓ trained on →, precond step
     1
  1 █−· ▒+
  2 ▓+█−?
@@ -45,7 +45,7 @@ def test_means_on_request_and_the_largest_without_a_cursor() -> None:
     assert (
         picture(drawn(SMALL, height=9, means=True))
         == """
-entropy of ↓ trained on →
+entropy of ↓ trained on →, precond step
       1   3│mean
    1 █−· ▒+│░+
    2 ▓+█−? │▓+
@@ -70,9 +70,11 @@ def test_it_scrolls_around_the_cursor_and_says_what_is_seen() -> None:
 training 7 → entropy
 12: -1e-05 nats: it"""
     )
-    assert drawn(BAND, cursor=(0, 0))[0].plain == "entropy of ↓ trained on → · rows 1–3/12"
+    assert drawn(BAND, cursor=(0, 0))[0].plain == "entropy of ↓ trained on →, precond step · rows 1–3/12"
     wide = Influence(ids=[], K=[[0.1] * 99] * 2)
-    assert drawn(wide, cursor=(0, 98))[0].plain == "entropy of ↓ trained on → · columns 71–99/99"
+    assert (
+        drawn(wide, cursor=(0, 98))[0].plain == "entropy of ↓ trained on →, precond step · columns 71–99/99"
+    )
 
 
 def test_rows_and_columns_are_known_by_the_numbers_that_they_are_given() -> None:

@@ -95,7 +95,7 @@ def test_unknown_numbers_are_dashes() -> None:
     )
     sweep = swept(points=[empty], scales=[1.0], linear_range=None, curvature=None, curvature_se=None)
     assert "—" in rows(sweep)[2]
-    assert "ΔĤ —" in sweep_lines(sweep)[1]
+    assert "ΔĤ/k —" in sweep_lines(sweep)[1]
 
 
 @pytest.mark.parametrize("width", [30, 80])
@@ -115,8 +115,8 @@ def test_the_panel_has_a_path_for_every_number(width) -> None:
 
 def test_plain_says_the_same() -> None:
     shown = sweep_lines(swept(), "nats/slot")
-    assert shown[0] == "  step sweep, held-out, matched: ΔĤ in nats/slot"
+    assert shown[0] == "  step sweep, preconditioned step, held-out matched: ΔĤ/k at k × step, nats/slot"
     assert "½ × step" in shown[2]
-    assert "ΔĤ -0.0045, first order -0.005, departure 0.0005 ± 5e-05" in shown[2]
+    assert "ΔĤ/k -0.009, first order -0.01, departure 0.001 ± 0.0001" in shown[2]
     assert "the linear range ends at 0.6 of this step" in shown[5]
     assert "curvature C = 0.002 ± 0.0002" in shown[6]

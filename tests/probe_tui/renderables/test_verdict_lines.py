@@ -56,6 +56,7 @@ def test_sentence_reason_numbers_and_the_row_that_was_judged() -> None:
         "predicted δH₁ -0.001 nats/slot, 95% [-0.002, —]",
         "measured  ΔĤ  -0.0011 nats/slot ± 0.0002 SE, 95% [-0.0015, -0.0007]",
         "difference 0.0001 nats/slot ± 0.00025 SE, paired over units",
+        "entropy before: 0.2 nats/slot",
         "judged: preconditioned step, held-out pairing, matched",
         "ESS 240 of 256 (93.8%), Pareto k̂ 0.43",
     ]

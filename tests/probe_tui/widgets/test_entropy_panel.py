@@ -36,8 +36,8 @@ def test_a_headline_the_forest_and_the_numbers() -> None:
         ("split E/U", "-0.0012 [-0.00156, -0.00084] Welch"),
         ("V-statistic", "-0.0014 [-0.0018, -0.001]"),
         ("measured ΔĤ, after the step on a copy", ""),
-        ("held-out matched", "-0.00118 [-0.0015, -0.00088]"),
-        ("same-batch matched", "-0.00118 [-0.0015, -0.00088]"),
+        ("precond held-out", "-0.00118 [-0.0015, -0.00088] matched"),
+        ("precond same-batch", "-0.00118 [-0.0015, -0.00088] matched"),
     ]
     for row, (label, said) in zip(shown[4:], plot, strict=False):
         assert row.startswith(label)

@@ -276,6 +276,6 @@ async def test_without_k_it_says_why() -> None:
         assert "Comes with the stage estimate; measure is at work" in words(app)
         app.panel.show(state_of(unit_states.method(kept=False)))
         assert "a larger --memory-budget" in words(app)
-        assert "--method loop" in words(app)
+        assert "--method fused" in words(app)
         app.panel.show(state_of(Failed(message="killed", remedy="", run=RunInfo())))
         assert "the run ended before estimate had a result" in words(app)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
@@ -15,7 +15,7 @@ from probe_engine.model.unit_gradients.fused.packing import Window, packed
 from probe_engine.model.unit_gradients.fused.places import Places
 from probe_engine.model.unit_gradients.fused.reverse import Pass, reverse
 from probe_engine.model.unit_gradients.fused.tape import Tape
-from probe_engine.model.unit_gradients.interface import Measurement, Receive, Scored
+from probe_engine.model.unit_gradients.interface import Measurement, Passed, Receive, Scored, untold
 from probe_engine.model.unit_gradients.objective import UnitObjective
 from probe_engine.model.unit_gradients.received import Contractions, UnitVectors, handed_over
 from probe_engine.registry import ParameterRegistry, ParameterVector
@@ -60,16 +60,19 @@ class Fused:
         (scored,) = self.measurements([objective], vectors)
         return Measurement(objective, scored.S, scored.tokens, *vectors.of(0))
 
-    def measurements(self, units: Sequence[UnitObjective], receive: Receive) -> Iterator[Scored]:
+    def measurements(
+        self, units: Sequence[UnitObjective], receive: Receive, passed: Passed = untold
+    ) -> Iterator[Scored]:
         """First pass over all units, window by window."""
-        return _in_order(
-            (w.numbers, self._one_large(w, receive) if w.oversize else self._at_once(w, receive))
-            for w in packed(units, self.micro_batch)
-        )
 
-    def scores(self, units: Sequence[UnitObjective]) -> Iterator[Scored]:
+        def of(window: Window) -> list[Scored]:
+            return (self._one_large if window.oversize else self._at_once)(window, receive)
+
+        return _in_order(packed(units, self.micro_batch), of, passed)
+
+    def scores(self, units: Sequence[UnitObjective], passed: Passed = untold) -> Iterator[Scored]:
         """S and each response's token statistics without a graph, in the windows of `measurements`."""
-        return _in_order((w.numbers, self._scored(w)) for w in packed(units, self.micro_batch))
+        return _in_order(packed(units, self.micro_batch), self._scored, passed)
 
     def score(self, objective: UnitObjective) -> tuple[Tensor, tuple[TokenStatistics, ...]]:
         """The same of one unit."""
@@ -92,6 +95,7 @@ class Fused:
         scored: Sequence[Scored],
         x_directions: Sequence[ParameterVector],
         y_directions: Sequence[ParameterVector],
+        passed: Passed = untold,
     ) -> Iterator[tuple[list[float], list[float]]]:
         """Second pass. The weights are known and a dot product is linear: no graph waits for another."""
         dots = Contractions(x_directions, y_directions, len(scored))
@@ -100,7 +104,7 @@ class Fused:
             self._in_parts(window, [scored[n].S for n in window.numbers], dots)
             return [dots.of(number) for number in window.numbers]
 
-        return _in_order((w.numbers, of(w)) for w in packed([s.objective for s in scored], self.micro_batch))
+        return _in_order(packed([s.objective for s in scored], self.micro_batch), of, passed)
 
     def _one_large(self, window: Window, receive: Receive) -> list[Scored]:
         """A unit whose weights must be known before it is differentiated in parts."""
@@ -175,12 +179,13 @@ def _split(window: Window, tapes: Sequence[Tape]) -> list[Scored]:
     ]
 
 
-def _in_order(found: Iterable[tuple[Sequence[int], Sequence[T]]]) -> Iterator[T]:
+def _in_order(windows: Sequence[Window], of: Callable[[Window], Sequence[T]], passed: Passed) -> Iterator[T]:
     """What comes window by window, unit by unit: each as soon as all before it are there."""
     waiting: dict[int, T] = {}
     turn = 0
-    for numbers, results in found:
-        waiting.update(zip(numbers, results, strict=True))
+    for window in windows:
+        waiting.update(zip(window.numbers, of(window), strict=True))
+        passed(sum(unit.tokens for unit in window.units))
         while turn in waiting:
             yield waiting.pop(turn)
             turn += 1
