@@ -202,7 +202,12 @@ def _last_unreached(recorded: list[_Recorded], S: Tensor) -> Cut | None:
 
 
 def _matters(model: nn.Module, layout: Layout, S: Tensor, lost: Cut, temperature: float) -> bool:
-    """Whether S changes with the output's value: an output that nobody reads is no cut."""
+    """Whether S changes with the output's value: an output that nobody reads is no cut.
+
+    A forward that differs from itself (GRAD015) tells nothing of it.
+    """
+    if not torch.equal(_score(model, layout, temperature).detach(), S.detach()):
+        return False
 
     def move(_module: nn.Module, _args: object, output: Any) -> Any:
         return _moved(output)

@@ -33,9 +33,10 @@ ON_DISK = (
 )
 IN_MEMORY = (
     *("OPT009", "OPT011"),
-    *("GRAD006", "GRAD007", "GRAD008", "GRAD009", "GRAD010", "GRAD011", "GRAD012", "GRAD013", "GRAD015"),
+    *("GRAD006", "GRAD007", "GRAD009", "GRAD010", "GRAD011", "GRAD012", "GRAD013", "GRAD015"),
     *("GRAD016", "GRAD019", "GRAD020", "GRAD021", "GRAD023"),
 )
+"""Without GRAD008: `fused`, with which pairs are examined, gets X and Y from one reverse pass."""
 AROUND = ("PEFT002", "PEFT003", "PEFT004", "GRAD001", "GRAD002")
 """Whatever needs a gradient waits for these."""
 BEFORE_A_GRADIENT = ("OPT009", "OPT011")

@@ -75,14 +75,16 @@ def test_healthy_models_are_quiet(method: str, dtype: torch.dtype) -> None:
     assert not fired & {"GRAD017", "GRAD018", "GRAD019", "GRAD020"}
 
 
-def test_the_remedy_of_small_gradients_is_a_wider_dtype() -> None:
+def test_the_remedies_of_small_gradients_are_a_wider_dtype_and_fused() -> None:
     found = {}
     for dtype in (torch.float16, torch.bfloat16, torch.float32):
         model = tiny.cast(adapted(), dtype)
         batch = dataclasses.replace(tiny.batch(), max_completion_length=2**14)
-        report = doctor(model, optimizer=tiny.optimizer(model), batch=batch)
-        found[dtype] = one(report, "GRAD018").status
-    assert found == {torch.float16: "warn", torch.bfloat16: "ok", torch.float32: "ok"}
+        for method in ("loop", "fused"):
+            report = doctor(model, optimizer=tiny.optimizer(model), batch=batch, method=method)
+            found[dtype, method] = one(report, "GRAD018").status
+    assert [key for key, status in found.items() if status == "warn"] == [(torch.float16, "loop")]
+    assert set(found.values()) == {"warn", "ok"}
 
 
 def test_one_sequence_at_a_time_makes_the_probes_numbers_right_again() -> None:

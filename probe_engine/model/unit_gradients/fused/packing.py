@@ -7,7 +7,7 @@ S of its whole group. Its sequences, sorted by length, are cut into rectangles: 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -28,6 +28,9 @@ class Window:
     units: tuple[UnitObjective, ...]
     budget: int
     """Padded tokens in one pass."""
+    alone: bool = False
+    """Whether every sequence has its own pass, however short: what helps where neighbours are not without
+    influence (GRAD020)."""
 
     @cached_property
     def rows(self) -> list[TokenSequence]:
@@ -43,6 +46,8 @@ class Window:
     @cached_property
     def rectangles(self) -> list[list[int]]:
         """Rows by index, each once."""
+        if self.alone:
+            return [[row] for row in range(len(self.rows))]
         return rectangles([len(s) for s in self.rows], self.budget)
 
     @property
@@ -73,7 +78,8 @@ def packed(units: Sequence[UnitObjective], micro_batch: int) -> list[Window]:
         numbers = [number for number, unit in enumerate(units) if unit.unit.role == role]
         longest = max(len(s) for number in numbers for s in units[number].sequences)
         cut += windows(units, numbers, micro_batch * longest)
-    return sorted(cut, key=lambda window: window.numbers)
+    alone = micro_batch == 1
+    return [replace(window, alone=alone) for window in sorted(cut, key=lambda window: window.numbers)]
 
 
 def windows(units: Sequence[UnitObjective], numbers: Sequence[int], budget: int) -> list[Window]:
