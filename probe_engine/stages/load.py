@@ -61,7 +61,9 @@ def load(spec: RunSpec, *, may_lack_rollouts: bool = False) -> Stage[Policy]:
 
     registry = ParameterRegistry.of(model).trainable
     optimizer = laid_on(examined.optimizer, model, spec.lr, examined.trainer)
-    on_state = [_pointing(f, before) for f in optimizer_findings(optimizer, registry, examined.step)]
+    # A file's own "step" may count anything; the Trainer's counts the optimizer's steps.
+    done = None if examined.layout.kind == "file" else examined.step
+    on_state = [_pointing(f, before) for f in optimizer_findings(optimizer, registry, done)]
     if examined.optimizer.refusal is not None:
         del on_state[0]  # said before the model was built
     for found in (*adapter_findings(model, registry), *on_state):
