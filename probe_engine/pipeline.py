@@ -26,7 +26,7 @@ from probe_engine.stages.estimate import estimate, learning_rate
 from probe_engine.stages.flow import flow
 from probe_engine.stages.forecast import compared, forecast
 from probe_engine.stages.judge import judge
-from probe_engine.stages.measure import measure
+from probe_engine.stages.measure import measure, refuse_shards
 from probe_engine.stages.on_policy import small_sample
 from probe_engine.stages.realize import realize
 from probe_engine.stages.rollouts import live_rollouts, rollouts
@@ -72,6 +72,7 @@ def probe_run(
             if not random:
                 yield from small_sample(policy, units, checked.method, spec.policy_temperature)
             return
+        refuse_shards(policy.registry)
         foreseen = yield from forecast(policy, units, checked.method, checked.timed, spec)
         if until == "forecast":
             return

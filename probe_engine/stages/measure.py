@@ -85,6 +85,23 @@ class Measured:
     """The optimizer's own step from U, where it is asked for and known, and something is held out."""
 
 
+def refuse_shards(registry: ParameterRegistry) -> None:
+    """Dot products of units need whole parameters.
+
+    Raises:
+        ProbeError: the parameters are shards (GRAD014).
+    """
+    if is_sharded(registry.parameters):
+        raise ProbeError(
+            "expected whole parameters to measure dot products of units with, they are shards (DTensor): "
+            "whether gradient flows can be said here, how the entropy changes can not",
+            "Save a checkpoint with whole weights and probe that; doctor(model, …) works on the live model.",
+            code="GRAD014",
+            commands=("probe-tui CHECKPOINT",),
+            exit_code=1,
+        )
+
+
 def measure(
     policy: Policy,
     units: Sequence[UnitObjective],
@@ -105,20 +122,8 @@ def measure(
         memory_budget: bytes for kept X_u and P Y_u.
         policy_temperature: by which the method divides logits.
         steps: with `adamw`, the units' dot products with the optimizer's own step are taken as well.
-
-    Raises:
-        ProbeError: the parameters are shards (GRAD014).
     """
     registry = policy.registry
-    if is_sharded(registry.parameters):
-        raise ProbeError(
-            "expected whole parameters to measure dot products of units with, they are shards (DTensor): "
-            "whether gradient flows can be said here, how the entropy changes can not",
-            "Save a checkpoint with whole weights and probe that; doctor(model, …) works on the live model.",
-            code="GRAD014",
-            commands=("probe-tui CHECKPOINT",),
-            exit_code=1,
-        )
     vector_bytes = sum(v.numel() * wide(v.dtype).itemsize for v in registry.parameters)
     needed = 2 * len(units) * vector_bytes
     keep = method.keeps_vectors and needed <= memory_budget
