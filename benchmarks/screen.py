@@ -55,11 +55,11 @@ def moves(frame: Frame) -> bool:
 ESCAPE, DOWN, UP = "\x1b[27u", "\x1b[B", "\x1b[A"
 UNIT, HELP = r"unit \d+ of", "pause between micro-batches"
 KEYS: tuple[tuple[str, str, Answer], ...] = (
-    ("Units", "2", shows("left of 0")),
+    ("Units", "2", shows("reward ± SD")),
     ("reverse", "S", shows("▴")),
     ("sort", "s", shows("▾")),
     ("prompt", "\r", shows(UNIT)),
-    ("back", ESCAPE, shows("left of 0", without=UNIT)),
+    ("back", ESCAPE, shows("reward ± SD", without=UNIT)),
     ("Checks", "1", shows("CHECKPOINT")),
     ("down", DOWN, moves),
     ("down", DOWN, moves),
