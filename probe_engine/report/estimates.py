@@ -1,0 +1,91 @@
+"""The predicted change of entropy, by every estimator."""
+
+from __future__ import annotations
+
+import msgspec
+
+from probe_engine.report.findings import Number
+
+
+class UStatistic(msgspec.Struct, frozen=True, kw_only=True):
+    u_cross: Number
+    delta_h1: Number
+    se_plugin: Number
+    se_jackknife: Number
+    ci95: tuple[Number, Number] | None
+    zeta1: Number
+    zeta2: Number
+    B: int
+    prompts_needed: int | None
+
+
+class VStatistic(msgspec.Struct, frozen=True, kw_only=True):
+    delta_h1: Number
+    se: Number
+    ci95: tuple[Number, Number] | None
+
+
+class SplitEstimate(msgspec.Struct, frozen=True, kw_only=True):
+    delta_h1: Number
+    se: Number
+    se_conditional: Number
+    var_e: Number
+    var_u: Number
+    mean_s: Number
+    sum_s: Number
+    sum_s2: Number
+    B_E: int
+    B_U: int
+    df: Number
+    """Welch–Satterthwaite degrees of freedom."""
+    ci95: tuple[Number, Number] | None
+    prompts_needed: int | None
+
+
+class AdamwParts(msgspec.Struct, frozen=True, kw_only=True):
+    """X̄·Δθ by what the optimizer's step is made of, method.md §6: they add up to it."""
+
+    gradient: Number
+    """This batch's policy gradient, as if nothing were clipped."""
+    clipping: Number
+    """What clipping takes from it."""
+    momentum: Number
+    """Gradients of earlier steps."""
+    weight_decay: Number
+
+
+class AdamwEstimate(msgspec.Struct, frozen=True, kw_only=True):
+    """δH₁ of the optimizer's own next step on U, over E: X̄_E·Δθ_U."""
+
+    delta_h1: Number
+    se: Number
+    se_conditional: Number
+    """Given U."""
+    var_e: Number
+    var_u: Number
+    B_E: int
+    B_U: int
+    df: Number
+    """Welch–Satterthwaite degrees of freedom."""
+    ci95: tuple[Number, Number] | None
+    prompts_needed: int | None
+    parts: AdamwParts
+    clip: Number
+    """What clipping multiplies Ȳ of U by, at most 1."""
+    max_grad_norm: Number
+    """The trainer's; null where it is not known, and then nothing is clipped."""
+
+
+class Baselines(msgspec.Struct, frozen=True, kw_only=True):
+    covariance: Number
+    discriminant: Number
+
+
+class Estimates(msgspec.Struct, frozen=True, kw_only=True):
+    u_statistic: UStatistic | None = None
+    v_statistic: VStatistic | None = None
+    split: SplitEstimate | None = None
+    adamw: AdamwEstimate | None = None
+    """Null where the optimizer's next step is not known (OPT012), or nothing was held out."""
+    rao_blackwell: None = None
+    baselines: Baselines | None = None
