@@ -21,7 +21,7 @@ from probe_engine.model.teacher_forcing import (
 from probe_engine.model.unit_gradients import UnitObjective
 
 ROWS = 4
-LONGEST = 256
+LONGEST = 64
 """Tokens of a sequence that are looked at: what padding or neighbours change shows in few."""
 SHORTEST = 4
 """Tokens: a prompt, something to score, and something to cut off."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -29,13 +28,17 @@ from probe_engine.report import DerivativeTest
 from probe_engine.stages.samples import samples
 from probe_engine.types import Policy
 
-UNITS, RESPONSES = 4, 4
-"""So few that the test costs about as much on any batch: what it compares has no sampling noise."""
+UNITS = 2
+"""So few that the test costs the same on any batch: what it compares has no sampling noise."""
 CLOSER = 32
 """How much nearer a departure from 1 is looked at again. A ReLU kink in reach of ±ε made 0.993 of 1 at ε
 and ε/2 alike, and 1.0000 at ε/32; DoRA's factors stayed to 0.0005."""
 PILOTS = 2
-"""Scorings that find the ε of RMS_LOG_WEIGHT. A fixed number: ranks of a sharded model must score in step."""
+"""Scorings, at most, that find the ε of RMS_LOG_WEIGHT: a second one where the first guess was far off."""
+NEAR = 4.0
+"""Guesses within this factor of it are scaled and believed."""
+PLAIN = TOLERANCE / 3
+"""A ratio at ε that is nearer to 1 leaves nothing to extrapolate."""
 
 
 def derivative_test(
@@ -43,15 +46,16 @@ def derivative_test(
 ) -> DerivativeTest | None:
     """Central differences along X̄ and along P Ȳ, in float32 or wider whatever the weights' dtype.
 
-    X̄ and Ȳ are means over the few units that are tried. The weights are bit-identical afterwards.
+    X̄ and Ȳ are means over a few brief units. The weights are bit-identical afterwards.
 
     Args:
-        units: of the batch; a few of them, the shortest with policy gradient first, are tried.
+        units: of the batch; the first ones with policy gradient are tried.
 
     Returns:
         None where X̄ is 0 or not finite: there is no direction to try.
     """
-    tried = sorted(map(_narrowed, units), key=lambda u: (not bool(u.advantages.any()), u.tokens))[:UNITS]
+    informative = sorted(units, key=lambda unit: not bool(unit.advantages.any()))
+    tried = [unit.brief() for unit in informative[:UNITS]]
     with in_float32(policy.model):
         along_x, along_step, S = _directions(policy, tried, method, p)
         if not 0 < along_x.norm() < math.inf:
@@ -67,7 +71,7 @@ def derivative_test(
 
             def scored(scale: float) -> list[Tensor]:
                 with virtual_step(policy.registry, v.scaled(scale)):
-                    return [method.score(u)[0] for u in tried]
+                    return [s.S for s in method.scores(tried)]
 
             epsilon = _epsilon(scored, tried, S, slope)
 
@@ -75,7 +79,10 @@ def derivative_test(
                 steps = (samples(tried, S, scored(sign * e)) for sign in (1, -1))
                 return factor(central_difference(*steps), e * slope)
 
-            whole, half = at(epsilon), at(epsilon / 2)
+            whole = at(epsilon)
+            if abs(whole.value - 1) <= PLAIN:
+                return whole.value, whole.se
+            half = at(epsilon / 2)
             if not settled(whole.value, half.value):
                 return None, None
             value = extrapolated(whole.value, half.value)
@@ -120,18 +127,6 @@ def _epsilon(
             epsilon /= 1000
         elif rms > 0:
             epsilon *= RMS_LOG_WEIGHT / rms
+            if 1 / NEAR < RMS_LOG_WEIGHT / rms < NEAR:
+                break
     return epsilon
-
-
-def _narrowed(objective: UnitObjective) -> UnitObjective:
-    """The unit's first group with few responses: a whole objective, for a smaller group."""
-    group = objective.unit.groups[0]
-    responses = group.responses[:RESPONSES]
-    kept = slice(0, len(responses))
-    return UnitObjective(
-        replace(objective.unit, groups=(replace(group, responses=responses),)),
-        objective.sequences[kept],
-        objective.lam[kept],
-        objective.kappa[kept],
-        objective.advantages[kept],
-    )

@@ -89,20 +89,22 @@ def flow(
         raise _stopped("gradients are off around this call")
     yield from _say([counted_once(registry)])
     units = from_first_rank(policy.model, units)
+    # What is asked of the graph a few tokens answer; only gradients are looked at over whole units.
+    brief = [unit.brief() for unit in units]
 
     try:
-        chain = look.graph(policy.model, units[0], temperature)
+        chain = look.graph(policy.model, brief[0], temperature)
     except Exception as error:
         if memory_ran_out(error):
             raise
         # The first forward pass: a configuration that does not fit the code shows here, as any exception.
         raise _no_forward(error, context) from error
-    walked = walk(policy.model, units[0], temperature)
+    walked = walk(policy.model, brief[0], temperature)
     with training_checkpoints(policy.model) as reentrant:
-        training = walk(policy.model, units[0], temperature) if reentrant else None
+        training = walk(policy.model, brief[0], temperature) if reentrant else None
     yield from _say([cut.checkpointing(training), cut.inside(walked)])
     steady = not cut.differ(chain.s, walked.S)
-    noise = None if steady else first_noise(policy.model, units[0])
+    noise = None if steady else first_noise(policy.model, brief[0])
     yield from _say([cut.repeated(chain.s, walked.S, noise)])
     panel = _with(
         panel,
@@ -120,11 +122,11 @@ def flow(
         raise _stopped("S is not a finite number")
 
     if isinstance(method, Alpha):
-        problem = twice_differentiable(policy.model, registry, units[0].sequences[0])
+        problem = twice_differentiable(policy.model, registry, brief[0].sequences[0])
         yield from _say([double_backward(problem, method.name, method.attention)])
         method = plain if problem else method
     p = preconditioner(registry, policy.optimizer)
-    method = yield from numerics(policy, units, method, plain, p, seed=seed, steady=steady)
+    method = yield from numerics(policy, units, brief, method, plain, p, seed=seed, steady=steady)
     # Groups whose advantages differ come first: the others have Y = 0 and show nothing of it.
     informative = sorted(units, key=lambda unit: not bool(unit.advantages.any()))
     squares = GradientSquares(len(registry)) if order_in_question(policy.optimizer) else None

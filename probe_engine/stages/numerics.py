@@ -21,6 +21,7 @@ from probe_engine.types import Policy
 def numerics(
     policy: Policy,
     units: Sequence[UnitObjective],
+    brief: Sequence[UnitObjective],
     method: UnitGradients,
     plain: UnitGradients,
     p: Preconditioner,
@@ -31,6 +32,8 @@ def numerics(
     """Checks neighbours, padding, the method and small gradients.
 
     Args:
+        units: the batch's; their sequences are padded and batched.
+        brief: an excerpt of each; X and Y of one are compared.
         plain: plain autograd, which `method` is compared with.
         seed: draws the unit that both are tried on.
         steady: whether the forward gives the same twice.
@@ -38,7 +41,7 @@ def numerics(
     Returns:
         The method to go on with: `plain` where `method` disagrees with it.
     """
-    model, dtype = policy.model, coarsest(policy.model, units[0].sequences[0])
+    model, dtype = policy.model, coarsest(policy.model, brief[0].sequences[0])
     rows = Rows.of(units) if steady else None
     seen = None if rows is None else surroundings(model, rows)
     yield FindingEvent(finding=beside.batching(dtype, seen, steady=steady))
@@ -46,7 +49,7 @@ def numerics(
     other = otherwise_padded(model, rows) if shifted and rows is not None else None
     yield FindingEvent(finding=beside.padding(dtype, seen, other, steady=steady))
 
-    unit = _sampled(units, seed)
+    unit = _sampled(brief, seed)
     narrow = dtype.itemsize <= 2
     scales = SCALES if narrow else (1.0,)
     tried = None if method.name == plain.name else agreement(method, plain, policy.registry, unit, p, scales)

@@ -19,6 +19,8 @@ from probe_engine.estimators.entropy import (
 from probe_engine.model.teacher_forcing import TokenSequence
 from probe_engine.types import Batch, Unit
 
+BRIEF_TOKENS = 16
+"""Of a response, and before them: enough to see whether a number is computed right, on any batch alike."""
 CANCELLED = 1e-3
 """A net weight below this share of the largest one is none: float32 rounds 1e-7 of the largest."""
 
@@ -56,6 +58,25 @@ class UnitObjective:
     def lifted(self, scale: float) -> UnitObjective:
         """The same with X and Y times `scale`: X is linear in λ and Y in κ."""
         return replace(self, lam=self.lam * scale, kappa=self.kappa * scale)
+
+    def brief(self) -> UnitObjective:
+        """A small unit of its own: the ends of two responses of the first group.
+
+        Those of the highest and the lowest advantage, so that Y is not 0 where the group's is not. Whole
+        responses where their ends are the same: X would be 0.
+        """
+        group = self.unit.groups[0]
+        order = sorted(range(len(group.responses)), key=lambda i: float(self.advantages[i]))
+        picked = sorted((order[0], order[-1]))
+        whole = tuple(self.sequences[i] for i in picked)
+        ends = tuple(s.end(BRIEF_TOKENS, BRIEF_TOKENS) for s in whole)
+        return UnitObjective(
+            replace(self.unit, groups=(replace(group, responses=tuple(group.responses[i] for i in picked)),)),
+            ends if len(set(ends)) == len(ends) else whole,
+            self.lam[picked],
+            self.kappa[picked],
+            self.advantages[picked],
+        )
 
     def group_slices(self) -> list[slice]:
         """Where each group's responses lie among the N."""
