@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import groupby
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from probe_engine.registry import ParameterRegistry, ParameterVector, wide
 from probe_engine.types import AdamMoments, OptimizerState, StepRule
@@ -126,46 +125,49 @@ def next_step(
         raise ValueError("the gradient is over different parameter objects: was the model re-wrapped?")
     if lacking := [name for name in registry.names if name not in state.rules]:
         raise ValueError(f"the optimizer holds no group for {lacking[0]}")
-    copies = [nn.Parameter(p.detach().to(wide(p.dtype), copy=True)) for p in registry.parameters]
-    for name, copied, y in zip(registry.names, copies, mean_y.tensors, strict=True):
-        if y is not None:
-            sign = 1.0 if state.rules[name].maximize else -1.0
-            copied.grad = sign * y.to(copied.dtype)
+    gradients = [
+        None if y is None else y.to(wide(p.dtype))
+        for p, y in zip(registry.parameters, mean_y.tensors, strict=True)
+    ]
+    norm = get_total_norm([g for g in gradients if g is not None])
     limit = max_grad_norm or float("inf")
-    norm = float(nn.utils.clip_grad_norm_(copies, limit))
-    _step(dict(zip(registry.names, copies, strict=True)), state)
+    landing: list[Tensor] = []
+    # One parameter after the other: Adam's temporaries are several times what it is given.
+    for (name, parameter), gradient in zip(registry, gradients, strict=True):
+        rule = state.rules[name]
+        copied = nn.Parameter(parameter.detach().to(wide(parameter.dtype), copy=True))
+        if gradient is not None:
+            copied.grad = gradient * (1.0 if rule.maximize else -1.0)
+            clip_grads_with_norm_([copied], limit, norm)
+        _step(copied, rule, state.moments.get(name))
+        landing.append(copied.detach())
     return NextStep(
         registry=registry,
         state=state,
         mean_y=mean_y,
-        clip=min(1.0, limit / (norm + CLIP_EPS)),
-        norm=norm,
-        landing=ParameterVector(registry.ids, tuple(copied.detach() for copied in copies)),
+        clip=min(1.0, limit / (float(norm) + CLIP_EPS)),
+        norm=float(norm),
+        landing=ParameterVector(registry.ids, tuple(landing)),
     )
 
 
-def _step(copies: Mapping[str, nn.Parameter], state: OptimizerState) -> None:
-    """One `step()` of torch.optim's Adam or AdamW for each rule."""
-    by_rule = sorted(copies, key=lambda name: repr(state.rules[name]))
-    for _, names in groupby(by_rule, key=lambda name: state.rules[name]):
-        held = list(names)
-        rule = state.rules[held[0]]
-        kind = torch.optim.AdamW if rule.decoupled else torch.optim.Adam
-        optimizer = kind(
-            [copies[name] for name in held],
-            # torch takes no number beyond the weights' own; the step overflows all the same.
-            lr=min(rule.lr, torch.finfo(copies[held[0]].dtype).max),
-            betas=rule.betas,
-            eps=rule.eps,
-            weight_decay=rule.weight_decay,
-            amsgrad=rule.amsgrad,
-            maximize=rule.maximize,
-            foreach=True,
-        )
-        for name in held:
-            if (moments := state.moments.get(name)) is not None:
-                optimizer.state[copies[name]] = _torch_state(copies[name], moments)
-        optimizer.step()
+def _step(parameter: nn.Parameter, rule: StepRule, moments: AdamMoments | None) -> None:
+    """One `step()` of torch.optim's Adam or AdamW."""
+    kind = torch.optim.AdamW if rule.decoupled else torch.optim.Adam
+    optimizer = kind(
+        [parameter],
+        # torch takes no number beyond the weights' own; the step overflows all the same.
+        lr=min(rule.lr, torch.finfo(parameter.dtype).max),
+        betas=rule.betas,
+        eps=rule.eps,
+        weight_decay=rule.weight_decay,
+        amsgrad=rule.amsgrad,
+        maximize=rule.maximize,
+        foreach=True,
+    )
+    if moments is not None:
+        optimizer.state[parameter] = _torch_state(parameter, moments)
+    optimizer.step()
 
 
 def _torch_state(parameter: nn.Parameter, moments: AdamMoments) -> dict[str, Tensor]:

@@ -26,19 +26,20 @@ def hidden_parameters(model: nn.Module) -> Hidden | None:
     keeps the values in `ds_tensor`; offloading leaves tensors on the `meta` device.
     """
     named = list(model.named_parameters())
+    names = [n for n, _ in named]
     looks: Sequence[tuple[str, list[str]]] = (
         ("DeepSpeed ZeRO-3 (ds_id)", [n for n, p in named if hasattr(p, "ds_id") and _is_empty(p)]),
         (
             "the meta device (offloading, or weights that were never loaded)",
             [n for n, p in named if p.is_meta],
         ),
-        ("FSDP1 (FullyShardedDataParallel)", [n for n, _ in named if _in_fsdp1(model)]),
+        ("FSDP1 (FullyShardedDataParallel)", names if _in_fsdp1(model) else []),
         (
             "FSDP2 between micro-batches (set_requires_gradient_sync(False)): a gradient would join theirs",
-            [n for n, _ in named if _accumulates(model)],
+            names if _accumulates(model) else [],
         ),
     )
-    return next((Hidden(by, tuple(names)) for by, names in looks if names), None)
+    return next((Hidden(by, tuple(hidden)) for by, hidden in looks if hidden), None)
 
 
 def _is_empty(parameter: nn.Parameter) -> bool:

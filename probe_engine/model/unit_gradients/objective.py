@@ -70,8 +70,10 @@ class UnitObjective:
         picked = sorted((order[0], order[-1]))
         whole = tuple(self.sequences[i] for i in picked)
         ends = tuple(s.end(BRIEF_TOKENS, BRIEF_TOKENS) for s in whole)
+        excerpt = replace(group, responses=tuple(group.responses[i] for i in picked))
         return UnitObjective(
-            replace(self.unit, groups=(replace(group, responses=tuple(group.responses[i] for i in picked)),)),
+            # One role for all: brief units share forward passes, which their roles would keep apart.
+            replace(self.unit, role="E", groups=(excerpt,)),
             ends if len(set(ends)) == len(ends) else whole,
             self.lam[picked],
             self.kappa[picked],
