@@ -44,12 +44,13 @@ types:
 contracts:
 	$(BIN)/lint-imports
 
-# One thread a worker: the workers fill the cores.
+# One thread a worker: the workers fill the cores. Files in their order, which has the slow ones in the middle: by
+# the number of their tests, which is xdist's order, one worker would do these at the end, and the others wait.
 unit:
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-bench: $(VENV)/bench  ## benchmarks on real SmolLM2-135M weights
-	$(BIN)/python benchmarks/whole_probe.py
+bench: $(VENV)/bench  ## benchmarks on real SmolLM2-135M weights, to benchmarks/RESULTS.md
+	$(BIN)/python benchmarks/run_all.py
 
 screenshots: $(VENV)/runtime  ## pictures of a run for the README
 	$(BIN)/python screenshots/make.py

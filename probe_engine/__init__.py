@@ -1,5 +1,9 @@
 """The engine: a checkpoint and its rollouts in, a stream of typed events and a report out.
 
+`doctor` asks whether gradient flows, `probe` what the next step does to the policy's entropy. Both take a
+checkpoint's path or a live model, change nothing, and return a `Report`: `print(report)` says what is wrong,
+what to do about it and the verdict; its fields are the keys of report.json (docs/report.md).
+
 Importing this package loads no torch; the functions do when they are first called.
 """
 

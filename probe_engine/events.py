@@ -128,6 +128,9 @@ class Contributions(Event, tag="contributions", frozen=True, kw_only=True):
     """+η·s_n, null for role U"""
     r: list[Number]
     """−η·r_n"""
+    s_rb: list[Number] = []
+    """The same with X of (2b); empty where it is not computed"""
+    r_rb: list[Number] = []
 
 
 class Finished(Event, tag="finished", frozen=True, kw_only=True):

@@ -52,6 +52,7 @@ def probe_run(
     )
     batch = yield from timed("rollouts", small_batch(policy, spec) if random else _batch(spec, policy, live))
     units = objectives(batch)
+    x_estimator = spec.x_estimator if batch.constant_lambda else "score"
     method, plain = (
         unit_gradients(
             name,
@@ -73,7 +74,9 @@ def probe_run(
                 yield from small_sample(policy, units, checked.method, spec.policy_temperature)
             return
         refuse_shards(policy.registry)
-        foreseen = yield from forecast(policy, units, checked.method, checked.timed, spec)
+        foreseen = yield from forecast(
+            policy, units, checked.method, checked.timed, spec, rao_blackwell=x_estimator != "score"
+        )
         if until == "forecast":
             return
         measured = yield from timed(
@@ -88,14 +91,13 @@ def probe_run(
                 spec.memory_budget_bytes,
                 spec.policy_temperature,
                 spec.steps,
+                x_estimator,
             ),
         )
         eta = learning_rate(policy)
-        estimates = yield from timed("estimate", estimate(eta, measured))
-        constant_lambda = batch.weighting != "per_token"
+        estimates = yield from timed("estimate", estimate(eta, measured, spec.x_estimator))
         realized = yield from timed(
-            "realize",
-            realize(policy, checked.method, eta, measured, estimates, spec.steps, constant_lambda),
+            "realize", realize(policy, batch, checked.method, eta, measured, estimates, spec)
         )
         yield from timed("judge", judge(eta, measured, estimates, realized, checked.panel.derivative))
         yield Part(forecast=compared(foreseen, timed.seconds, peak.nbytes))

@@ -157,7 +157,7 @@ class ParameterVector:
 def _inner(a: Tensor, b: Tensor) -> float:
     if isinstance(a, DTensor):
         # torch.dot wants one dimension, and an uneven shard can't be flattened.
-        return float((a.double() * b.double()).sum().full_tensor())  # type: ignore[attr-defined]
+        return float((a.double() * b.double()).sum().full_tensor())  # type: ignore[attr-defined]  # the sum is a DTensor as well
     return float(torch.dot(a.flatten().double(), b.flatten().double()))
 
 

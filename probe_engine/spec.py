@@ -21,6 +21,8 @@ LossType = Literal["dr_grpo", "grpo", "dapo", "bnpo"]
 ScaleRewards = Literal["group", "batch", "none"]
 StepKind = Literal["preconditioned", "adamw"]
 Method = Literal["fused", "loop", "alpha", "alpha-vjp"]
+XForm = Literal["score", "rao_blackwell"]
+XEstimator = Literal["score", "rao_blackwell", "both"]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 NonNegativeFloat = Annotated[float, msgspec.Meta(ge=0)]
 Origin = Literal["flag", "environment", "file", "default", "call", "screen"]
@@ -42,6 +44,10 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     num_generations: Annotated[int, _help("responses sampled for each of --prompts", ge=2)] = 8
     base: Annotated[str | None, _help("an adapter's base model, a folder")] = None
     weighting: Annotated[Weighting, _help("length weight of the probed entropy")] = "dr_grpo"
+    x_estimator: Annotated[
+        XEstimator,
+        _help("form of the entropy gradient that predicts; both: the one with the smaller standard error"),
+    ] = "both"
     loss_type: Annotated[
         LossType | None, _help("the trainer's loss type; default: its own, else dr_grpo")
     ] = None
@@ -65,6 +71,9 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         tuple[StepKind, ...],
         _help("steps that are taken and measured, with commas between: preconditioned, adamw", min_length=1),
     ] = ("preconditioned", "adamw")
+    resample: Annotated[
+        bool, _help("sample fresh responses after a step whose weights degenerate, and measure with those")
+    ] = False
     lr: Annotated[NonNegativeFloat | None, _help("learning rate; default: the optimizer's")] = None
     max_prompts: Annotated[Positive | None, _help("use the first N prompts only")] = None
     micro_batch: Annotated[int, _help("sequences in one forward pass", ge=1)] = 8
@@ -93,6 +102,11 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """Whether a finding with this root cause and status makes the run fail."""
         counted = {"fail": ("fail", "crash"), "warn": ("warn", "fail", "crash"), "never": ()}[self.fail_on]
         return status in counted and self.chosen(code)
+
+    @property
+    def rao_blackwell(self) -> bool:
+        """Whether X of (2b) is computed, which needs one length weight for all responses."""
+        return self.x_estimator != "score" and self.weighting != "per_token"
 
     @property
     def memory_budget_bytes(self) -> int:
@@ -171,6 +185,12 @@ def resolve(
     except msgspec.ValidationError as error:
         raise UsageError(f"option {_where(str(error), origins)}") from error
     _ = spec.memory_budget_bytes
+    if spec.x_estimator == "rao_blackwell" and spec.weighting == "per_token":
+        raise UsageError(
+            "--x-estimator rao_blackwell needs one length weight for all responses, --weighting per_token "
+            "has one for each length",
+            "Take --x-estimator score, or --weighting sequence.",
+        )
     if (spec.prompts is None) != (spec.reward is None):
         raise UsageError("--prompts and --reward go together: give both or neither")
     if spec.prompts is not None and spec.rollouts is not None:

@@ -77,6 +77,11 @@ class Batch:
         """All groups, in unit order."""
         return tuple(g for u in self.units for g in u.groups)
 
+    @property
+    def constant_lambda(self) -> bool:
+        """Whether λ is the same for all responses, which is what exact token entropies need."""
+        return self.weighting != "per_token"
+
     @cached_property
     def mean_length(self) -> float:
         """Mean response length, tokens: over prompts, of each group's mean (method.md §2)."""

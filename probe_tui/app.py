@@ -27,8 +27,10 @@ from probe_tui.clipboard import copy, headless_command
 from probe_tui.export import export
 from probe_tui.keys import KEYS
 from probe_tui.palettes import THEMES, palette_of
+from probe_tui.renderables.cells import visible
 from probe_tui.renderables.palette import Palette
 from probe_tui.screens.explain import ExplainScreen
+from probe_tui.screens.export import ExportScreen, export_folder
 from probe_tui.screens.help import HelpScreen
 from probe_tui.screens.leave import Choice, LeaveScreen, ways
 from probe_tui.screens.options import OptionsScreen
@@ -90,6 +92,8 @@ class ProbeApp(App[int]):
         self.state = ScreenState()
         self._clock = clock
         self._folded_at = clock()
+        self._exported: Path | None = None
+        """The folder that files were written to last."""
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = "probe-mono" if os.environ.get("NO_COLOR") else THEMES[0].name
@@ -257,7 +261,8 @@ class ProbeApp(App[int]):
         """In the bottom line; where that is covered or too short, as a toast."""
         line = self.screen_stack[0].query_one(KeyLine)
         style = self.palette.warn if severity == "warning" else self.palette.accent
-        if len(self.screen_stack) > 1 or not line.say(words, style):
+        covered = len(self.screen_stack) > 1 or isinstance(self.focused, Input)
+        if covered or not line.say(words, style):
             self.notify(words, severity=severity, timeout=TOAST_SECONDS, markup=False)
 
     # Replay
@@ -292,7 +297,13 @@ class ProbeApp(App[int]):
         entry = self.query_one("#filter", Input)
         entry.disabled = False
         entry.remove_class("hidden")
-        entry.focus()
+        self.screen.set_focus(entry)  # now: `focus` would let what is typed next go elsewhere
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """A `/` that somebody types into a line, or on top of this screen, is no filter."""
+        if action == "filter":
+            return len(self.screen_stack) == 1 and not isinstance(self.focused, Input)
+        return super().check_action(action, parameters)
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filters as one types."""
@@ -343,13 +354,22 @@ class ProbeApp(App[int]):
         self._tell(f"copied, also to {_short(path)}")
 
     def action_export(self) -> None:
-        """Writes report.json, units.csv, screen.svg and report.html."""
+        """Asks for a folder, and writes report.json, units.csv, screen.svg and report.html there."""
+        svg = self.export_screenshot()
+        self.push_screen(ExportScreen(export_folder(self.session.run)), partial(self._export, svg))
+
+    def _export(self, svg: str, folder: Path | None) -> None:
+        if folder is None:
+            return
         try:
-            written = export(self.state, self.session.run / "export", self.export_screenshot())
+            written = export(self.state, folder, svg)
         except ProbeError as error:
             self._refused(error)
             return
-        self._tell(f"{', '.join(p.name for p in written)} in {_short(written[0].parent)}")
+        self._exported = folder
+        shown = visible(str(folder))
+        self.copy_to_clipboard(shown)
+        self._tell(f"{len(written)} files in {shown} (copied)")
 
     def action_explain(self) -> None:
         """Opens the page of the selected finding."""
@@ -364,11 +384,14 @@ class ProbeApp(App[int]):
         self._tell(f"theme {self.theme}")
 
     def action_help(self) -> None:
-        """Lists the keys."""
-        panel = self.current_panel
-        ours = [type(w) for w in (panel, *panel.query("*")) if type(w).__module__.startswith("probe_tui")]
-        own = [binding for kind in dict.fromkeys(ours) for binding in vars(kind).get("BINDINGS", ())]
-        self.push_screen(HelpScreen([("This tab", own)] if own else [], panel.words))
+        """Lists the keys. Each tab keeps its own list: made anew, it takes twice as long to appear."""
+        name = f"help on {self.query_one(PanelTabs).active}"
+        if not self.is_screen_installed(name):
+            panel = self.current_panel
+            ours = [type(w) for w in (panel, *panel.query("*")) if type(w).__module__.startswith("probe_tui")]
+            own = [binding for kind in dict.fromkeys(ours) for binding in vars(kind).get("BINDINGS", ())]
+            self.install_screen(HelpScreen([("This tab", own)] if own else [], panel.words), name)
+        self.push_screen(name)
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The palette holds every key's action."""
@@ -408,12 +431,12 @@ class ProbeApp(App[int]):
             self.exit(INTERRUPTED if ended is None else ended.run.exit_code, message=self._last_words())
 
     def _last_words(self) -> str:
-        """What stays on the terminal: why the run stopped, if it did, and where it lies."""
+        """What stays on the terminal: why the run stopped, if it did, and where everything lies."""
         ended = self.state.ended
         why = f"stopped: {ended.message}\n" if isinstance(ended, Failed) else ""
-        return (
-            f"{why}run folder: {self.session.run}\n  probe-tui --replay {shlex.quote(str(self.session.run))}"
-        )
+        exported = "" if self._exported is None else f"exported: {self._exported}\n"
+        run = self.session.run
+        return f"{why}{exported}run folder: {run}\n  probe-tui --replay {shlex.quote(str(run))}"
 
 
 def _short(path: Path) -> str:

@@ -15,6 +15,7 @@ from probe_engine.report import (
     SplitEstimate,
     UStatistic,
 )
+from probe_engine.spec import XForm
 from probe_tui.renderables.forest import Interval
 from probe_tui.renderables.numbers import ENTROPY_UNITS, interval, number
 
@@ -72,6 +73,8 @@ class Headline:
     bounds: str
     words: str
     """Does entropy fall or rise?"""
+    by: str
+    """Which form of X it is by, where there are two."""
     estimate: Estimate
 
     @property
@@ -109,6 +112,7 @@ def headline(report: Report) -> Headline | None:
     row = chosen.interval
     return Headline(
         value=f"δH₁ = {number(row.value)} {unit_words(report)}",
+        by=_form_words(report.estimates),
         bounds="no interval" if row.lo is None or row.hi is None else f"95% {interval(row.lo, row.hi)}",
         words=_direction(row, report),
         estimate=chosen,
@@ -118,19 +122,33 @@ def headline(report: Report) -> Headline | None:
 def predictions(estimates: Estimates) -> tuple[Estimate, ...]:
     """δH₁ by each estimator, with its interval; the headline's first."""
 
-    def row(name: str, note: str, part: str, value: float | None, bounds: Bounds) -> Estimate:
-        return Estimate("δH₁", name, _bounded(name, value, bounds, note), f".estimates.{part}.delta_h1")
+    def row(name: str, note: str, path: str, value: float | None, bounds: Bounds) -> Estimate:
+        return Estimate("δH₁", name, _bounded(name, value, bounds, note), f"{path}.delta_h1")
 
     rows = []
-    if (a := estimates.adamw) is not None:
-        rows.append(row("optimizer's step", "Welch", "adamw", a.delta_h1, a.ci95))
-    if (u := estimates.u_statistic) is not None:
-        rows.append(row("U-statistic", "jackknife", "u_statistic", u.delta_h1, u.ci95))
-    if (s := estimates.split) is not None:
-        rows.append(row("split E/U", "Welch", "split", s.delta_h1, s.ci95))
+    for part, (name, note) in ESTIMATORS.items():
+        for form in sorted(FORMS, key=lambda form: form != estimates.x_estimator):
+            if (e := getattr(estimates.by(form), part)) is not None:
+                named = f"{name}{FORMS[form]}"
+                rows.append(row(named, note, f"{form_path(form)}.{part}", e.delta_h1, e.ci95))
     if (v := estimates.v_statistic) is not None:
-        rows.append(row("V-statistic", "", "v_statistic", v.delta_h1, v.ci95))
+        rows.append(row("V-statistic", "", ".estimates.v_statistic", v.delta_h1, v.ci95))
     return tuple(rows)
+
+
+ESTIMATORS = {
+    "adamw": ("optimizer's step", "Welch"),
+    "u_statistic": ("U-statistic", "jackknife"),
+    "split": ("split E/U", "Welch"),
+}
+"""The estimates that there are by each form of X: name, and whose error it is."""
+FORMS: dict[XForm, str] = {"score": "", "rao_blackwell": ", R-B"}
+"""What an estimate's name says of its form of X."""
+
+
+def form_path(form: XForm) -> str:
+    """Where the report holds the estimates by a form of X."""
+    return ".estimates" if form == "score" else f".estimates.{form}"
 
 
 def measurements(report: Report) -> tuple[Estimate, ...]:
@@ -149,13 +167,15 @@ def leading(report: Report) -> tuple[Estimate, ...]:
 
 
 def comparisons(report: Report) -> Iterator[tuple[str, list[Estimate]]]:
-    """For each step and pairing: a heading, the prediction, and what was measured."""
+    """For each step and pairing: a heading, and each prediction with what was measured beside it."""
     indexed = list(enumerate(report.realized))
     for (step, pairing), members in groupby(indexed, key=lambda pair: (pair[1].step, pair[1].pairing)):
-        rows = list(members)
-        about = f"{step} step, {dashed(pairing)}: {PAIRINGS[pairing]}"
-        measured = [_relabelled(_measurement(i, row), dashed(row.estimator)) for i, row in rows]
-        yield about, [_prediction(report.estimates, *rows[0]), *measured]
+        listed: list[Estimate] = []
+        for _, same in groupby(members, key=lambda pair: pair[1].x_estimator):
+            rows = list(same)
+            listed.append(_prediction(report.estimates, *rows[0]))
+            listed += [_relabelled(_measurement(i, row), dashed(row.estimator)) for i, row in rows]
+        yield f"{step} step, {dashed(pairing)}: {PAIRINGS[pairing]}", listed
 
 
 PAIRINGS = {
@@ -170,9 +190,11 @@ PREDICTED_BY = {
 }
 
 
-def predictor(estimates: Estimates, step: str, pairing: str) -> Estimate | None:
-    """The estimate that says beforehand what a step and pairing measure."""
+def predictor(estimates: Estimates, step: str, pairing: str, form: XForm = "score") -> Estimate | None:
+    """The estimate, by a form of X, that says beforehand what a step and pairing measure."""
     source = PREDICTED_BY.get((step, pairing))
+    if source is not None and form == "rao_blackwell":
+        source = source.replace(".estimates.", ".estimates.rao_blackwell.")
     return next((e for e in predictions(estimates) if e.path == source), None)
 
 
@@ -183,10 +205,12 @@ def _measurement(index: int, row: RealizedRow) -> Estimate:
 
 def _prediction(estimates: Estimates, index: int, row: RealizedRow) -> Estimate:
     """What the row is compared with."""
-    source = predictor(estimates, row.step, row.pairing)
+    source = predictor(estimates, row.step, row.pairing, row.x_estimator)
     if source is not None:
         return _relabelled(source, source.name)
-    return Estimate("δH₁", "", Interval("δH₁", row.predicted, None, None), f".realized[{index}].predicted")
+    name = "Rao-Blackwell" if row.x_estimator == "rao_blackwell" else ""
+    alone = Interval(f"δH₁ {name}".rstrip(), row.predicted, None, None)
+    return Estimate("δH₁", name, alone, f".realized[{index}].predicted")
 
 
 def _relabelled(e: Estimate, name: str) -> Estimate:
@@ -207,12 +231,16 @@ def dashed(name: str) -> str:
 def numbers(report: Report) -> Iterator[tuple[str, list[Named]]]:
     """What stands behind the estimates: headings, and the numbers under each."""
     estimates, unit, name = report.estimates, short_unit(report), unit_name(report)
-    if (a := estimates.adamw) is not None:
-        yield "the optimizer's own next step, by what it is made of", [*step_parts(report), *_adamw(a, unit)]
-    if estimates.u_statistic is not None:
-        yield f"U-statistic: every pair of different {name}", _u_statistic(estimates.u_statistic, unit, name)
-    if estimates.split is not None:
-        yield f"split: {name} in E evaluate, {name} in U train", _split(estimates.split, unit, name)
+    best, path = estimates.headline, form_path(estimates.x_estimator)
+    if (a := best.adamw) is not None:
+        listed = [*step_parts(report), *_adamw(a, unit, path)]
+        yield f"the optimizer's own next step, by what it is made of{_by(estimates)}", listed
+    if (u := best.u_statistic) is not None:
+        title = f"U-statistic: every pair of different {name}{_by(estimates)}"
+        yield title, _u_statistic(u, unit, name, path)
+    if (s := best.split) is not None:
+        title = f"split: {name} in E evaluate, {name} in U train{_by(estimates)}"
+        yield title, _split(s, unit, name, path)
     if report.gradient_flow is not None:
         yield "preconditioner", _preconditioner(report.gradient_flow)
     if (b := estimates.baselines) is not None and b.covariance is not None:
@@ -226,12 +254,12 @@ def numbers(report: Report) -> Iterator[tuple[str, list[Named]]]:
 
 def step_parts(report: Report) -> list[Named]:
     """What each part of the optimizer's step does to entropy; empty where the step is not known."""
-    if (a := report.estimates.adamw) is None:
+    if (a := report.estimates.headline.adamw) is None:
         return []
-    parts, unit = a.parts, short_unit(report)
+    parts, unit, path = a.parts, short_unit(report), form_path(report.estimates.x_estimator)
 
     def named(label: str, value: float | None, field: str, meaning: str) -> Named:
-        return Named(label, value, unit, f".estimates.adamw.parts.{field}", meaning)
+        return Named(label, value, unit, f"{path}.adamw.parts.{field}", meaning)
 
     return [
         named("gradient", parts.gradient, "gradient", "(1 − β₁) of this batch's policy gradient, unclipped"),
@@ -241,17 +269,41 @@ def step_parts(report: Report) -> list[Named]:
     ]
 
 
-def _adamw(a: AdamwEstimate, unit: str) -> list[Named]:
+def _by(estimates: Estimates) -> str:
+    """Of which form the numbers under a heading are, where there are two."""
+    if estimates.rao_blackwell is None:
+        return ""
+    return f", {FORM_NAMES[estimates.x_estimator]}"
+
+
+FORM_NAMES: dict[XForm, str] = {
+    "score": "by the score form of X",
+    "rao_blackwell": "by the Rao-Blackwell form of X",
+}
+
+
+def _form_words(estimates: Estimates) -> str:
+    """Which form of X the headline is by, and how its error compares with the other's."""
+    if estimates.rao_blackwell is None:
+        return ""
+    said = f"It is {FORM_NAMES[estimates.x_estimator]}"
+    score, rao_blackwell = estimates.by("score").se, estimates.rao_blackwell.se
+    if score is None or rao_blackwell is None:
+        return f"{said}."
+    return f"{said}: SE {number(rao_blackwell)} by Rao-Blackwell, {number(score)} by score."
+
+
+def _adamw(a: AdamwEstimate, unit: str, path: str) -> list[Named]:
     limit = "max_grad_norm is not known" if a.max_grad_norm is None else f"to {number(a.max_grad_norm)}"
     return [
-        Named("SE", a.se, unit, ".estimates.adamw.se", "over both halves: the interval's"),
-        Named("clip", a.clip, "", ".estimates.adamw.clip", f"what clipping multiplies Ȳ by: {limit}"),
+        Named("SE", a.se, unit, f"{path}.adamw.se", "over both halves: the interval's"),
+        Named("clip", a.clip, "", f"{path}.adamw.clip", f"what clipping multiplies Ȳ by: {limit}"),
     ]
 
 
-def _u_statistic(u: UStatistic, unit: str, name: str) -> list[Named]:
+def _u_statistic(u: UStatistic, unit: str, name: str, path: str) -> list[Named]:
     def named(label: str, value: float | int | None, unit: str, field: str, meaning: str) -> Named:
-        return Named(label, value, unit, f".estimates.u_statistic.{field}", meaning)
+        return Named(label, value, unit, f"{path}.u_statistic.{field}", meaning)
 
     return [
         named("U_cross", u.u_cross, f"{unit} per η", "u_cross", "δH₁ = −η·U_cross: positive, entropy falls"),
@@ -268,9 +320,9 @@ def _u_statistic(u: UStatistic, unit: str, name: str) -> list[Named]:
     ]
 
 
-def _split(s: SplitEstimate, unit: str, name: str) -> list[Named]:
+def _split(s: SplitEstimate, unit: str, name: str, path: str) -> list[Named]:
     def named(label: str, value: float | int | None, unit: str, field: str, meaning: str) -> Named:
-        return Named(label, value, unit, f".estimates.split.{field}", meaning)
+        return Named(label, value, unit, f"{path}.split.{field}", meaning)
 
     return [
         named("SE", s.se, unit, "se", "√(Var_E + Var_U): the interval's"),
@@ -334,7 +386,7 @@ def _direction(row: Interval, report: Report) -> str:
         return f"It looks like a {looks} of entropy; too few {unit_name(report)} for an interval."
     if row.lo > 0 or row.hi < 0:
         return f"Entropy {looks}s: the whole interval lies {'below' if value < 0 else 'above'} 0."
-    estimates = report.estimates
+    estimates = report.estimates.headline
     behind = estimates.adamw or estimates.u_statistic or estimates.split
     needed = None if behind is None else behind.prompts_needed
     enough = f"; {needed} {unit_name(report)} would do at this effect size" if needed else ""

@@ -28,6 +28,11 @@ UNIT_COLUMNS = (
     "r",
     "contribution_s",
     "contribution_r",
+    "s_rb",
+    "t_rb",
+    "r_rb",
+    "contribution_s_rb",
+    "contribution_r_rb",
     "prompt",
 )
 """Fields of a unit that are one number or one text, named as in the report."""
@@ -61,9 +66,8 @@ def export(state: ScreenState, folder: Path, svg: str) -> list[Path]:
     except OSError as error:
         raise ProbeError(
             f"{folder}: nothing can be exported to this folder: {error.strerror or error}",
-            "Make room there, or name another run folder with --out.",
+            "Make room there, or choose another folder.",
             code="RUN003",
-            commands=("probe-tui CHECKPOINT --out /tmp/run",),
         ) from error
     return [folder / name for name in contents]
 

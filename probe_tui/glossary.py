@@ -7,6 +7,7 @@ GLOSSARY = {
     "+η·s_n": "how a step on the prompts of U moves the entropy of this prompt of E",
     "E, U": "E: its entropy is evaluated; U: it makes the update; drawn by prompt",
     "X": "the prompt's entropy gradient, estimated from its responses",
+    "R-B": "by the Rao-Blackwell form of X: each token's exact entropy in place of what was sampled",
     "Y": "its policy gradient, the direction that raises its advantages' likelihood",
     "PY": "Y after Adam's preconditioner, the direction in which the step goes",
     "X·PY": "what the prompt does to itself",

@@ -20,6 +20,8 @@ class Key:
     shown: bool = True
     """In the footer."""
     display: str | None = None
+    at_once: bool = False
+    """Before the widget that has the keys may take it, so that what is typed next already finds it done."""
 
     @property
     def name(self) -> str:
@@ -29,7 +31,14 @@ class Key:
     @property
     def binding(self) -> Binding:
         """As Textual wants it."""
-        return Binding(self.key, self.action, self.label, show=self.shown, key_display=self.display)
+        return Binding(
+            self.key,
+            self.action,
+            self.label,
+            show=self.shown,
+            key_display=self.display,
+            priority=self.at_once,
+        )
 
 
 KEYS = (
@@ -53,8 +62,8 @@ KEYS = (
     Key("6", "tab('log')", "Log", "the engine's own words", "Tabs", False),
     Key("y", "copy", "copy", "copy what is selected (also to a file)", "Take"),
     Key("c", "command", "command", "copy the headless command that gives this number", "Take", False),
-    Key("o", "export", "export", "report.json, units.csv, screen.svg, report.html", "Take"),
-    Key("slash", "filter", "filter", "filter the list of this tab", "Look", display="/"),
+    Key("o", "export", "export", "write report.json, units.csv, screen.svg and report.html", "Take"),
+    Key("slash", "filter", "filter", "filter the list of this tab", "Look", display="/", at_once=True),
     Key("b", "breakpoint", "break", "breakpoint: never, on fail, on warn", "Run"),
     Key("e", "explain", "explain", "what the selected finding means", "Look", False),
     Key("t", "next_theme", "theme", "next theme", "Look", False),

@@ -26,7 +26,7 @@ def with_spec_options(command: Callable[..., None]) -> Callable[..., None]:
     hints = get_type_hints(command, include_extras=True)
     parameters = [p.replace(annotation=hints[p.name]) for p in own] + added
     # typer reads both: the signature for order and defaults, the annotations for types.
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # inspect reads it where it is set
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     return command
 
@@ -43,7 +43,7 @@ def _parameter(field: msgspec.structs.FieldInfo) -> inspect.Parameter:
         show_default=False,
         rich_help_panel="Options of the run (also PROBE_… in the environment, or probe.toml)",
     )
-    kind = Annotated[bool if is_flag else str | None, option]  # type: ignore[valid-type]
+    kind: Any = Annotated[bool if is_flag else str | None, option]
     return inspect.Parameter(
         field.name,
         inspect.Parameter.KEYWORD_ONLY,

@@ -31,7 +31,10 @@ from probe_engine.report import (
     Sweep,
     UnitRow,
     Verdict,
+    XEstimates,
 )
+from probe_engine.spec import XForm
+from probe_tui.estimates import FORM_NAMES
 from probe_tui.flow_answer import flow_answer
 from probe_tui.output import write
 from probe_tui.renderables.forecast import forecast_line, outcome_line
@@ -43,6 +46,7 @@ from probe_tui.sweep_words import (
     self_influence_words,
     sweep_title,
 )
+from probe_tui.x_form import by_form
 
 MARKS = {"ok": "✓", "info": "i", "warn": "!", "fail": "✗", "crash": "✗", "skip": "·"}
 PROGRESS_EVERY = 2.0
@@ -107,7 +111,7 @@ class Plain:
                 self._units |= {row.id: row for row in event.rows}
             case EstimateEvent():
                 self._lines(estimate_lines(event.estimates, self._unit))
-                self._lines(prompt_lines(list(self._units.values())))
+                self._lines(prompt_lines(list(self._units.values()), event.estimates.x_estimator))
             case Part():
                 self._part(event)
             case Failed():
@@ -257,24 +261,10 @@ def flow_lines(panel: GradientFlow) -> list[str]:
 def estimate_lines(estimates: Estimates, unit: str = "nats") -> list[str]:
     """δH₁, each estimate with its error."""
     lines = [f"  predicted change of entropy, δH₁ ± SE in {unit} (negative: entropy falls)"]
-    if (a := estimates.adamw) is not None:
-        p = a.parts
-        lines += [
-            f"    own step     {number(a.delta_h1)} ± {number(a.se)} (what the optimizer does next), "
-            f"95% {_bounds(a.ci95)}, B_E = {a.B_E}, B_U = {a.B_U}",
-            f"      of it      gradient {number(p.gradient)}, clipping {number(p.clipping)}, "
-            f"momentum {number(p.momentum)}, weight decay {number(p.weight_decay)}",
-        ]
-    if (u := estimates.u_statistic) is not None:
-        lines.append(
-            f"    U-statistic  {number(u.delta_h1)} ± {number(u.se_jackknife)} (jackknife; plug-in "
-            f"{number(u.se_plugin)}), 95% {_bounds(u.ci95)}, B = {u.B}"
-        )
-    if (s := estimates.split) is not None:
-        lines.append(
-            f"    split E/U    {number(s.delta_h1)} ± {number(s.se)} "
-            f"(given U {number(s.se_conditional)}), 95% {_bounds(s.ci95)}, B_E = {s.B_E}, B_U = {s.B_U}"
-        )
+    for form in sorted(FORM_NAMES, key=lambda form: form != estimates.x_estimator):
+        if estimates.rao_blackwell is not None:
+            lines.append(f"    {FORM_NAMES[form]}{', the headline' if form == estimates.x_estimator else ''}")
+        lines += _form_lines(estimates.by(form))
     if (v := estimates.v_statistic) is not None:
         lines.append(f"    V-statistic  {number(v.delta_h1)} ± {number(v.se)}, 95% {_bounds(v.ci95)}")
     if (b := estimates.baselines) is not None:
@@ -286,9 +276,33 @@ def estimate_lines(estimates: Estimates, unit: str = "nats") -> list[str]:
     return lines
 
 
-def prompt_lines(units: list[UnitRow]) -> list[str]:
-    """The prompts that move entropy most, by their share of the U-statistic."""
-    known = [(u.contribution_r, u) for u in units if u.contribution_r is not None]
+def _form_lines(by_form: XEstimates) -> list[str]:
+    """What one form of X gives."""
+    lines = []
+    if (a := by_form.adamw) is not None:
+        p = a.parts
+        lines += [
+            f"    own step     {number(a.delta_h1)} ± {number(a.se)} (what the optimizer does next), "
+            f"95% {_bounds(a.ci95)}, B_E = {a.B_E}, B_U = {a.B_U}",
+            f"      of it      gradient {number(p.gradient)}, clipping {number(p.clipping)}, "
+            f"momentum {number(p.momentum)}, weight decay {number(p.weight_decay)}",
+        ]
+    if (u := by_form.u_statistic) is not None:
+        lines.append(
+            f"    U-statistic  {number(u.delta_h1)} ± {number(u.se_jackknife)} (jackknife; plug-in "
+            f"{number(u.se_plugin)}), 95% {_bounds(u.ci95)}, B = {u.B}"
+        )
+    if (s := by_form.split) is not None:
+        lines.append(
+            f"    split E/U    {number(s.delta_h1)} ± {number(s.se)} "
+            f"(given U {number(s.se_conditional)}), 95% {_bounds(s.ci95)}, B_E = {s.B_E}, B_U = {s.B_U}"
+        )
+    return lines
+
+
+def prompt_lines(units: list[UnitRow], form: XForm = "score") -> list[str]:
+    """The prompts that move entropy most, by their share of the U-statistic by a form of X."""
+    known = [(c, u) for u in units if (c := by_form(u, form).contribution_r) is not None]
     total = sum(c for c, _ in known)
     if not known or not total:
         return []
@@ -310,11 +324,19 @@ def realized_lines(rows: list[RealizedRow]) -> list[str]:
         lines.append(f"  measured change ± SE, after the {step} step (the weights are put back)")
         for row in members:
             name = f"{row.pairing.replace('_', '-')}, {row.estimator.replace('_', '-')}"
+            form = " (Rao-Blackwell)" if row.x_estimator == "rao_blackwell" else ""
             lines.append(
                 f"    {name:<24} ΔĤ {number(row.delta_h)} ± {number(row.se)}, "
-                f"predicted {number(row.predicted)}, ESS {number(row.ess)} of {row.N}, k̂ {number(row.khat)}"
+                f"predicted {number(row.predicted)}{form}, {_worth(row)}"
             )
     return lines
+
+
+def _worth(row: RealizedRow) -> str:
+    """How much of its responses a measurement rests on."""
+    if row.estimator == "resample":
+        return f"{row.N} fresh responses"
+    return f"ESS {number(row.ess)} of {row.N}, k̂ {number(row.khat)}"
 
 
 def sweep_lines(sweep: Sweep, unit: str = "nats") -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from probe_engine.assembly import empty
 from probe_engine.assembly import fold as fold_report
@@ -130,13 +130,13 @@ def fold(state: ScreenState, event: AnyEvent) -> ScreenState:
             return replace(state, provisional=None) if final and state.provisional else state
 
 
-def _stage(state: ScreenState, name: str, **changes: object) -> ScreenState:
+def _stage(state: ScreenState, name: str, **changes: Any) -> ScreenState:
     if name not in {s.name for s in state.stages}:
         # A newer engine may have a stage that this screen does not know: it is shown all the same.
         state = replace(state, stages=(*state.stages, StageState(name)))
     return replace(
         state,
-        stages=tuple(replace(s, **changes) if s.name == name else s for s in state.stages),  # type: ignore[arg-type]
+        stages=tuple(replace(s, **changes) if s.name == name else s for s in state.stages),
     )
 
 

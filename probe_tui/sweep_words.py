@@ -16,7 +16,8 @@ def scale_words(scale: float) -> str:
 def sweep_title(swept: Sweep, unit: str) -> str:
     """Of which step, how it was measured, and the scaling: first order is the same number at every k."""
     pairing = swept.pairing.replace("_", "-")
-    return f"step sweep, {swept.step} step, {pairing} {swept.estimator}: ΔĤ/k at k × step, {unit}"
+    estimator = swept.estimator.replace("_", "-")
+    return f"step sweep, {swept.step} step, {pairing} {estimator}: ΔĤ/k at k × step, {unit}"
 
 
 def per_step_of(value: float | None, point: SweepPoint) -> float | None:
@@ -38,5 +39,7 @@ def range_words(swept: Sweep) -> str:
 
 def self_influence_words(own: SelfInfluence, unit: str) -> str:
     """What the same-batch change has from each unit's own gradient."""
-    said = f"self-influence: same-batch less held-out ΔĤ is {number(own.value)} {unit}"
-    return f"{said}; the diagonal is {share(own.diagonal_share)} of η·X̄·PȲ"
+    error = "" if own.se is None else f" ± {number(own.se)}"
+    said = f"same-batch less held-out ΔĤ is {number(own.value)}{error} {unit}"
+    diagonal = f"the diagonal is {share(own.diagonal_share)} of η·X̄·PȲ"
+    return f"self-influence of the {own.step} step: {said}; {diagonal}"

@@ -22,12 +22,13 @@ Kind = Literal["lora", "full"]
 Row = dict[str, Any]
 
 
-def run(folder: Path, kind: Kind = "lora", *, prompts: int = 8, responses: int = 4) -> Path:
+def run(folder: Path, kind: Kind = "lora", *, prompts: int = 8, responses: int = 4, layers: int = 2) -> Path:
     """`base/`, `run/checkpoint-2/` and `run/completions/` below a folder; returns the checkpoint.
 
     The LoRA checkpoint names its base relative to itself, so that the whole folder may be copied.
     """
-    model = written.base_model(folder / "base", "llama" if kind == "lora" else "gpt2")
+    name, depth = ("llama", "num_hidden_layers") if kind == "lora" else ("gpt2", "n_layer")
+    model = written.base_model(folder / "base", name, **{depth: layers})
     checkpoint = folder / "run" / f"checkpoint-{STEP}"
     # A small rate: importance weights near 1, so that nothing above info fires on the healthy run.
     written.checkpoint(

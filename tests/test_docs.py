@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import checkpoints
 import msgspec
 import pytest
 import tiny
@@ -145,6 +146,20 @@ def test_the_native_example_is_read_whole(tmp_path: Path) -> None:
     assert source.format == "native (JSON Lines)"
     assert not source.bad
     assert len(source.rows) == 4
+
+
+def test_the_readme_s_python_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = checkpoints.run(tmp_path)
+    checkpoint.rename(checkpoint.with_name("checkpoint-200"))
+    monkeypatch.chdir(checkpoint.parent)
+    model = tiny.with_lora(tiny.model())
+    names = {"model": model, "optimizer": tiny.optimizer(model)}
+    exec(block((ROOT / "README.md").read_text("utf-8"), "python"), names)
+    report = names["report"]
+    assert report.run.exit_code == 0
+    assert capsys.readouterr().out == f"{report.verdict.reason}\n"
 
 
 def test_the_python_example_reads_a_report(

@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from probe_engine.registry import ParameterRegistry
-from probe_engine.sources.checkpoints.live import optimizer_state_of
+from probe_engine.sources.checkpoints.live import read_optimizer
 from probe_engine.types import Batch, Group, Policy, Response, Unit
 
 VOCABULARY = 32
@@ -140,4 +140,4 @@ def optimizer(of: nn.Module, *, steps: int = 5, seed: int = 3, lr: float = 1e-3)
 def policy(of: nn.Module, **changes: Any) -> Policy:
     """The model with its registry and a live optimizer's state."""
     registry = ParameterRegistry.of(of).trainable
-    return Policy(of, registry, None, optimizer_state_of(optimizer(of, **changes), registry))
+    return Policy(of, registry, None, read_optimizer(optimizer(of, **changes), registry).state)

@@ -11,8 +11,9 @@ ENTRIES = (
         "effective sample size is low",
         "ΔĤ re-weights the old samples by w = exp(S⁺ − S). When few weights carry the sum, the estimate "
         "rests on few responses: below half of N it is rough, below 0.3 it is not to be trusted.",
-        "A smaller step keeps the weights even.",
-        ("probe-tui CHECKPOINT --lr LR",),
+        "A smaller step keeps the weights even. Where they degenerated, --resample measures the change with "
+        "fresh responses, sampled after the step.",
+        ("probe-tui CHECKPOINT --lr LR", "probe-tui CHECKPOINT --resample"),
         origin=(
             "The step is large: the policy after it gives these responses other probabilities. Long "
             "responses make it worse, since their log-weights add up."
@@ -27,7 +28,9 @@ ENTRIES = (
         "k̂ is the tail index of the importance weights. Above min(1 − 1/log₁₀N, 0.7) their variance is "
         "not under control; above 1 not even their mean exists. Where ESS/N is 0.9 or more, no weight stands "
         "out and k̂ is no objection.",
-        "A smaller step, or more responses.",
+        "A smaller step, or more responses. From 1 on, --resample measures the change with fresh responses, "
+        "sampled after the step.",
+        ("probe-tui CHECKPOINT --lr LR", "probe-tui CHECKPOINT --resample"),
         origin="A few responses became much more probable after the step.",
         by_hand="Sort the log-weights (realized[].units[].log_w in the report) and look at the largest.",
         causes=("OPT010", "STAT001"),
@@ -116,5 +119,18 @@ ENTRIES = (
             "larger part."
         ),
         by_hand="The diagonal of K in the report's influence matrix, over B, beside the mean of all of K.",
+    ),
+    Entry(
+        "STAT009",
+        "form of the entropy gradient",
+        "the quieter form of the entropy gradient does not exist here",
+        "The entropy gradient X has two unbiased forms. The score form weights whole responses by their "
+        "log-probability. The Rao-Blackwell form takes each token's exact entropy in place of what was "
+        "sampled, and its standard error is often half as large, or far less. It needs one length weight λ "
+        "for all responses: with 1/L the end of a response, which it sums over, changes the weight itself.",
+        "Probe --weighting dr_grpo or sequence; or use more prompts.",
+        ("probe-tui CHECKPOINT --weighting dr_grpo",),
+        origin="--weighting per_token.",
+        by_hand="`estimates.rao_blackwell` in the report: null.",
     ),
 )

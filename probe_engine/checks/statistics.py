@@ -5,92 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-import torch
-
-from probe_engine.estimators.importance import EVEN, ess, ess_status, khat_status, khat_threshold
+from probe_engine.estimators.weights import ess_status
 from probe_engine.report import Finding, RealizedRow, Sweep, UStatistic, finding
 
 MOST = 0.5
 """More than this share is most of it."""
 EXCERPT = 48
 """Characters of a prompt in a message."""
-HALVINGS = 30
-"""Of the interval in which a scale is looked for."""
-
-
-def sample_size(rows: list[RealizedRow], eta: float) -> Finding:
-    """STAT001, on the pairing with the smaller ESS; its remedy names a learning rate that keeps half of N."""
-    row = min(rows, key=lambda r: r.ess_fraction or 0.0)
-    fraction = row.ess_fraction or 0.0
-    status = ess_status(fraction)
-    line = f"ESS = {row.ess or 0:.1f} of {row.N} responses ({fraction:.0%}), {_pairing(row)} step"
-    if status == "ok":
-        return finding("STAT001", "ok", line, value=fraction, threshold=0.5)
-    return finding(
-        "STAT001",
-        status,
-        f"{line}: expected at least {'half' if status == 'warn' else '30%'}; few responses carry the "
-        "measured change, so its standard error can't be believed",
-        value=fraction,
-        threshold=0.5 if status == "warn" else 0.3,
-        commands=(f"probe-tui CHECKPOINT --lr {_smaller(eta, shrunk(row))}",),
-    )
-
-
-def shrunk(row: RealizedRow) -> float:
-    """The share of the step at which ESS/N is still one half, to first order: log w scales with the step.
-
-    A tenth where the weights don't tell.
-    """
-    units = [[x for x in unit.log_w if x is not None and math.isfinite(x)] for unit in row.units]
-    log_w = torch.tensor([x for unit in units for x in unit], dtype=torch.float64)
-    shares = torch.tensor([1 / len(unit) for unit in units for _ in unit], dtype=torch.float64)
-    if not len(log_w):
-        return 0.1
-    low, high = 0.0, 1.0
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        enough = ess(middle * log_w, shares) >= len(log_w) / 2
-        low, high = (middle, high) if enough else (low, middle)
-    return low
-
-
-def _smaller(eta: float, share: float) -> str:
-    """That share of a learning rate in two digits, rounded down: rounded up, it would not be enough."""
-    lr = eta * share
-    digit = 10.0 ** (math.floor(math.log10(lr)) - 1) if lr > 0 else 1.0
-    return f"{math.floor(lr / digit) * digit:.2g}"
-
-
-def tail(rows: list[RealizedRow]) -> Finding:
-    """STAT002, on the pairing with the larger k̂, those with uneven weights first."""
-    known = [(r.khat, r) for r in rows if r.khat is not None]
-    if not known:
-        return finding("STAT002", "skip", "k̂ needs 25 responses or more whose weights differ")
-    khat, row = max(known, key=lambda pair: ((pair[1].ess_fraction or 0.0) < EVEN, pair[0]))
-    threshold = khat_threshold(row.N)
-    line = f"k̂ = {khat:.2f} of {row.N} weights, {_pairing(row)} step"
-    if khat <= threshold:
-        return finding("STAT002", "ok", line, value=khat, threshold=threshold)
-    if khat_status(khat, row.N, row.ess_fraction or 0.0) == "ok":
-        return finding(
-            "STAT002",
-            "info",
-            f"{line}, above {threshold:.2f}; but ESS/N = {row.ess_fraction or 0:.1%}: the weights hardly "
-            "differ, so their tail carries next to nothing",
-            value=khat,
-            threshold=threshold,
-            remedy="Nothing to mend: k̂ is a shape without a scale, and these weights have none worth one.",
-            commands=(),
-        )
-    return finding(
-        "STAT002",
-        "fail" if khat >= 1 else "warn",
-        f"{line}: expected at most {threshold:.2f}; the weights' "
-        f"{'mean' if khat >= 1 else 'variance'} is not under control",
-        value=khat,
-        threshold=threshold,
-    )
 
 
 def interval(estimate: UStatistic) -> Finding:
@@ -224,7 +145,3 @@ def self_influence(share: float | None, same_batch: RealizedRow, held_out: Reali
         value=share,
         threshold=MOST,
     )
-
-
-def _pairing(row: RealizedRow) -> str:
-    return f"{row.pairing.replace('_', '-')} {row.step}"

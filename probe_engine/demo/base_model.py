@@ -65,7 +65,7 @@ def pretrained(recipe: Recipe, tokenizer: Any) -> Any:
         ids, labels = _corpus(recipe.pretrain_batch, tokenizer, rng)
         loss: Tensor = model(input_ids=ids, labels=labels).loss
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()

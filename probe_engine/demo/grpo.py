@@ -101,7 +101,7 @@ def train(
         loss = -(rollouts.advantages * s).mean() / MAX_COMPLETION_LENGTH
         learning_rate = float(scheduler.get_last_lr()[0])
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         grad_norm = torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
         optimizer.step()
         scheduler.step()

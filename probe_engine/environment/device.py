@@ -6,8 +6,8 @@ import torch
 
 from probe_engine.errors import USAGE, ProbeError, memory_ran_out
 
-_NO_DEVICE = (RuntimeError, AssertionError, NotImplementedError)
-"""torch's three ways of saying that it was not built for a device or finds none."""
+_NO_DEVICE = (RuntimeError, AssertionError)
+"""torch's two ways of saying that it was not built for a device or finds none."""
 
 
 def existing_device(name: str) -> torch.device:

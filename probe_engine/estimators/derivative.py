@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from probe_engine.estimators.importance import Samples, matched
+from probe_engine.estimators.importance import matched
+from probe_engine.estimators.rescored import Samples
 
 RMS_LOG_WEIGHT = 0.02
 """Long enough a step that float32 resolves it, short enough that its third order stays below TOLERANCE."""

@@ -18,14 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from probe_engine.estimators.importance import (
-    Change,
-    Samples,
-    change,
-    ess,
-    leave_one_out_mean,
-    pareto_khat,
-)
+from probe_engine.estimators.change import Change
+from probe_engine.estimators.rescored import Samples, leave_one_out_mean
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,17 +72,7 @@ def per_decision(samples: Samples, decisions: Decisions) -> Change:
     if not torch.allclose(lam, lam[0]):
         raise ValueError("the per-decision form needs one λ for all responses: not per_token")
     d = lam * changes(decisions, leave_one_out_mean(decisions.h, samples.group))
-    h_before = float((samples.p * lam * decisions.h.sum(1)).sum())
-    delta_h = float((samples.p * d).sum())
-    return change(
-        samples,
-        delta_h=delta_h,
-        h_before=h_before,
-        h_after=h_before + delta_h,
-        d_units=samples.B * samples.unit_sums(d),
-        ess=ess(samples.log_w, samples.p),
-        khat=pareto_khat(samples.log_w),
-    )
+    return Change.of(samples, d, before=lam * decisions.h.sum(1))
 
 
 def changes(decisions: Decisions, b: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from probe_engine.estimators.importance import leave_one_out_mean
+from probe_engine.estimators.rescored import leave_one_out_mean
 
 
 def entropies_to_come(h: Tensor, group: Tensor) -> Tensor:

@@ -2,9 +2,10 @@
 
 k      scale, a multiple of the step
 f_n    first-order share of unit n: ΔĤ(k) ≈ k·mean f, mean f = δH₁       [B]
-D(k)   departure ΔĤ(k) − k·δH₁ of the matched estimator (15)
+D(k)   departure ΔĤ(k) − k·δH₁
 
-ΔĤ and δH₁ share their first-order term sample by sample, so D holds curvature and next to no sampling noise.
+ΔĤ is that estimator whose first-order term is δH₁ sample by sample: matched (15) with X of (2), per decision
+(16) with X of (2b). So D holds curvature and next to no sampling noise.
 """
 
 from __future__ import annotations
@@ -16,17 +17,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from probe_engine.estimators.importance import Change, ess_status
+from probe_engine.estimators.change import Change
 from probe_engine.estimators.intervals import t_interval, t_quantile
 from probe_engine.estimators.verdict import TOLERANCE
+from probe_engine.estimators.weights import ess_status
 from probe_engine.report import Sweep, SweepPoint
+from probe_engine.spec import StepKind, XForm
 
 SCALES = (0.25, 0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True, eq=False)
 class Reach:
-    """The matched change at one multiple of the step, beside its first-order share."""
+    """The change at one multiple of the step, beside its first-order share."""
 
     scale: float
     change: Change
@@ -59,18 +62,20 @@ class Reach:
         return departure / allowed if allowed > 0 else (math.inf if departure > 0 else 0.0)
 
 
-def sweep_of(reaches: Sequence[Reach]) -> Sweep:
-    """The report's sweep of the held-out, preconditioned step.
+def sweep_of(step: StepKind, form: XForm, reaches: Sequence[Reach]) -> Sweep:
+    """The report's sweep of a held-out step.
 
     Args:
-        reaches: by ascending scale.
+        step: which one.
+        form: of X, in the first-order shares.
+        reaches: by ascending scale, of the estimator that goes with it.
     """
     usable = [r for r in reaches if r.usable]
     curved = curvature(usable)
     return Sweep(
-        step="preconditioned",
+        step=step,
         pairing="held_out",
-        estimator="matched",
+        estimator="per_decision" if form == "rao_blackwell" else "matched",
         scales=[r.scale for r in reaches],
         points=[_point(r) for r in reaches],
         curvature=None if curved is None else float(curved.mean()),
@@ -86,11 +91,11 @@ def curvature(reaches: Sequence[Reach]) -> Tensor | None:
     """
     if len(reaches) < 2:
         return None
-    k = torch.tensor([r.scale for r in reaches], dtype=torch.float64)
-    powers = torch.stack([k**2, k**3], dim=1)
-    departures = torch.stack([r.departures for r in reaches])
-    fitted: Tensor = torch.linalg.lstsq(powers, departures).solution
-    return fitted[0]
+    # The normal equations of two unknowns, by hand: LAPACK rounds as memory happens to be aligned, and the
+    # same seed would not give the same bytes.
+    k4, k5, k6 = (math.fsum(r.scale**power for r in reaches) for power in (4, 5, 6))
+    d2, d3 = (torch.stack([r.scale**power * r.departures for r in reaches]).sum(0) for power in (2, 3))
+    return (k6 * d2 - k5 * d3) / (k4 * k6 - k5 * k5)
 
 
 def linear_range(reaches: Sequence[Reach]) -> float | None:

@@ -7,8 +7,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from probe_engine.estimators.importance import KHAT_FAIL, ess_status, khat_status
 from probe_engine.estimators.intervals import t_quantile
+from probe_engine.estimators.weights import KHAT_FAIL, ess_status, khat_status
 from probe_engine.report import AdamwParts, Number, Verdict, VerdictRow
 
 STALE_FAIL = 10.0
@@ -55,16 +55,17 @@ def verdict(
         that moves entropy. `z` is δH₁ − ΔĤ over the SE of the paired difference.
     """
     B = len(paired)
+    by = " by the Rao-Blackwell gradient" if row.x_estimator == "rao_blackwell" else ""
     se = math.sqrt(float(paired.double().var()) / B) if B > 1 else None
 
     status: Literal["agree", "disagree", "inconclusive", "unreliable"]
     if reason := _distrust(predicted, measured, se, ess_fraction, khat, n, stale_ratio, no_derivative):
         status = "unreliable"
-    elif reason := _doubt(predicted, ci95, prompts_needed, measured, units):
+    elif reason := _doubt(predicted, by, ci95, prompts_needed, measured, units):
         status = "inconclusive"
     else:
         noise = t_quantile(B - 1) * se if se is not None else 0.0
-        agrees, reason = _comparison(predicted, measured, noise)
+        agrees, reason = _comparison(predicted, by, measured, noise)
         status = "agree" if agrees else "disagree"
     return Verdict(
         status=status,
@@ -135,6 +136,7 @@ def _distrust(
 
 def _doubt(
     predicted: float,
+    by: str,
     ci95: tuple[Number, Number] | None,
     prompts_needed: int | None,
     measured: float,
@@ -146,7 +148,7 @@ def _doubt(
             "The predicted change is exactly 0 (the learning rate or every policy gradient is 0), so there "
             f"is nothing for the measured change ({measured:.3g}) to confirm."
         )
-    unknown = f"Whether entropy {_moves(predicted)}, as predicted ({predicted:.3g}), is not known: "
+    unknown = f"Whether entropy {_moves(predicted)}, as predicted ({predicted:.3g}{by}), is not known: "
     if ci95 is None or ci95[0] is None or ci95[1] is None:
         return f"{unknown}there are too few {units} for an interval."
     if ci95[0] <= 0 <= ci95[1]:
@@ -155,7 +157,7 @@ def _doubt(
     return None
 
 
-def _comparison(predicted: float, measured: float, noise: float) -> tuple[bool, str]:
+def _comparison(predicted: float, by: str, measured: float, noise: float) -> tuple[bool, str]:
     """Do they agree within `noise` (t·SE of the paired difference) or TOLERANCE? And the sentence."""
     difference, share = abs(predicted - measured), TOLERANCE * abs(predicted)
     tolerance = max(noise, share)
@@ -163,8 +165,8 @@ def _comparison(predicted: float, measured: float, noise: float) -> tuple[bool, 
     source = "the 95% half-width of their paired difference" if noise >= share else "10% of the prediction"
     advice = "" if agrees else " If they meet at a smaller --lr, first order does not hold at this one."
     return agrees, (
-        f"Entropy {_moves(predicted)}: predicted {predicted:.3g}, measured {measured:.3g}; they differ by "
-        f"{difference:.3g}, {'and' if agrees else 'while'} {source} allows {tolerance:.3g}.{advice}"
+        f"Entropy {_moves(predicted)}: predicted {predicted:.3g}{by}, measured {measured:.3g}; they differ "
+        f"by {difference:.3g}, {'and' if agrees else 'while'} {source} allows {tolerance:.3g}.{advice}"
     )
 
 

@@ -13,6 +13,8 @@ from probe_engine.types import Extent
 VECTORS = 13
 """Parameter-length vectors at once: ΣX, ΣY and P ΣY of both roles, X, Y, P·Y of one unit, and of the
 optimizer's own step θ⁺, Ȳ, Δθ and its sensitivity to Ȳ."""
+RAO_BLACKWELL_VECTORS = 6
+"""Of X by (2b) besides: its sum of both roles and P times it, one unit's, and the own step's sensitivity."""
 ALPHA = 3
 """Times what a reverse pass saves: `alpha` keeps that pass's own graph to differentiate it again."""
 
@@ -47,7 +49,7 @@ class Need:
     vectors: int
     """Gradients and their sums."""
     kept: int
-    """X_u and P Y_u of every unit, where they fit into the memory budget."""
+    """X_u (by either form) and P Y_u of every unit, where they fit into the memory budget."""
     sequence: int
     """What one sequence of a micro-batch saves for the reverse pass."""
     sequences: int
@@ -66,7 +68,15 @@ class Need:
         return self.fixed + max(self.kept + self.sequences * self.sequence, self.widened)
 
 
-def need(sizes: Sizes, dtype: torch.dtype, *, micro_batch: int, budget: int, method: str) -> Need:
+def need(
+    sizes: Sizes,
+    dtype: torch.dtype,
+    *,
+    micro_batch: int,
+    budget: int,
+    method: str,
+    rao_blackwell: bool = False,
+) -> Need:
     """The forecast for a run.
 
     Args:
@@ -75,22 +85,30 @@ def need(sizes: Sizes, dtype: torch.dtype, *, micro_batch: int, budget: int, met
         micro_batch: sequences in one forward pass.
         budget: bytes for kept unit gradients.
         method: `--method`.
+        rao_blackwell: whether X of (2b) is computed as well.
     """
     vector = sizes.trainable * wide(dtype).itemsize
     # A unit has two responses or more.
     units = sizes.extent.sequences // 2 if sizes.units is None else sizes.units
-    kept = 2 * units * vector
+    kept = (3 if rao_blackwell else 2) * units * vector
     alpha = method.startswith("alpha")
     if sizes.sequence is None:
         sequence = sequence_bytes(sizes.config, sizes.extent, dtype, alpha=alpha)
     else:
         sequence = sizes.sequence * (ALPHA if alpha else 1)
+    keeps = not alpha and kept <= budget
+    waiting = 0
+    if rao_blackwell:
+        waiting = RAO_BLACKWELL_VECTORS
+        if method == "fused" and not keeps:
+            # P Y of each unit of a micro-batch, until X of (2b) comes.
+            waiting += max(1, micro_batch * units // max(1, sizes.extent.sequences))
     narrow = 0 if dtype == wide(dtype) else sizes.weights + sizes.held
     return Need(
         weights=sizes.weights * dtype.itemsize,
         optimizer=sizes.optimizer,
-        vectors=VECTORS * vector,
-        kept=0 if alpha or kept > budget else kept,
+        vectors=(VECTORS + waiting) * vector,
+        kept=kept if keeps else 0,
         sequence=sequence,
         sequences=min(micro_batch, max(1, sizes.extent.sequences)),
         widened=narrow * wide(dtype).itemsize,

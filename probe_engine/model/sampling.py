@@ -1,4 +1,4 @@
-"""Samples responses from the policy itself: temperature 1, nothing cut off the distribution."""
+"""Samples responses from the policy itself: nothing cut off the distribution."""
 
 from __future__ import annotations
 
@@ -56,6 +56,11 @@ def eos_ids(policy: Policy) -> tuple[int, ...]:
     return tuple(dict.fromkeys(ids))
 
 
+def can_generate(policy: Policy) -> bool:
+    """Whether responses can be sampled from the model here."""
+    return hasattr(unwrapped(policy.model), "generate")
+
+
 def sampled_responses(
     policy: Policy,
     prompts: Sequence[tuple[int, ...]],
@@ -63,21 +68,23 @@ def sampled_responses(
     max_new_tokens: int,
     seed: int,
     micro_batch: int,
+    temperature: float = 1.0,
 ) -> Iterator[list[tuple[int, ...]]]:
     """One response for each prompt, micro-batch by micro-batch, in order.
 
-    y ~ π_θ at temperature 1 without top-k or top-p, until an eos (which is kept) or `max_new_tokens`.
+    y ~ π_θ without top-k or top-p, until an eos (which is kept) or `max_new_tokens`.
     The same seed and micro-batch size give the same responses. Inference mode, eval mode and the seeded
     random state hold while a micro-batch is sampled and never between two of them.
 
     Args:
         prompts: token ids; repeat a prompt to sample it again.
+        temperature: the policy's own, by which logits are divided.
 
     Raises:
         ProbeError: the model can't generate.
     """
     model: Any = unwrapped(policy.model)
-    if not hasattr(model, "generate"):
+    if not can_generate(policy):
         raise ProbeError(
             f"expected a model that can generate, to sample from --prompts, got {type(model).__name__}",
             "Sample elsewhere and pass the result with --rollouts.",
@@ -86,7 +93,7 @@ def sampled_responses(
     eos = eos_ids(policy)
     config = GenerationConfig(
         do_sample=True,
-        temperature=1.0,
+        temperature=temperature,
         top_k=0,
         top_p=1.0,
         num_beams=1,

@@ -63,7 +63,7 @@ def parameter_gradients(
     if not any(isinstance(module, FSDPModule) for module in model.modules()):
         return torch.autograd.grad(objective, parameters, retain_graph=retain_graph, allow_unused=True)
     with _own_grads(model):
-        objective.backward(retain_graph=retain_graph)  # type: ignore[no-untyped-call]
+        objective.backward(retain_graph=retain_graph)
         return tuple(p.grad for p in parameters)
 
 
@@ -73,7 +73,7 @@ def _own_grads(model: nn.Module) -> Iterator[None]:
     saved = [(p, p.grad, p._post_accumulate_grad_hooks) for p in model.parameters()]
     for p, _, _ in saved:
         p.grad = None
-        p._post_accumulate_grad_hooks = None  # type: ignore[assignment]
+        p._post_accumulate_grad_hooks = None  # type: ignore[assignment]  # the stub leaves out None
     try:
         yield
     finally:

@@ -20,7 +20,7 @@ from probe_engine.model.teacher_forcing import (
 )
 from probe_engine.model.unit_gradients import UnitObjective
 
-ROWS = 4
+ROWS = 2
 LONGEST = 64
 """Tokens of a sequence that are looked at: what padding or neighbours change shows in few."""
 SHORTEST = 4

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from probe_engine.estimators.token_statistics import TokenStatistics, token_statistics
+from probe_engine.estimators.token_statistics import LEAST_LOG_PROB, TokenStatistics, token_statistics
 from probe_engine.model.sharding import reshard
 from probe_engine.registry import unwrapped, wide
 
@@ -19,6 +19,9 @@ CHUNK_BYTES = 64 * 2**20
 """Float32 copies of logits are made this many bytes at a time: a 150k vocabulary multiplies nothing."""
 STATISTICS_BYTES = 2**20
 """The same for token statistics, which make half a dozen copies: those should stay in a core's cache."""
+ENTROPY_BYTES = 8 * 2**20
+"""The same for entropies with a graph, which are computed once more, with half a dozen copies, in the reverse
+pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,33 @@ def response_statistics(
     return TokenStatistics.joined(parts).split(layout.mask.sum(-1).tolist())
 
 
+def rao_blackwell_sums(
+    logits: Tensor, layout: Layout, to_come: Sequence[Tensor], temperature: float = 1.0
+) -> Tensor:
+    """Σ_t [ h_t + W_t·log π_t ] of each response, [N], float64, with a graph: what (2b) differentiates.
+
+    Args:
+        logits: [N, K, V]
+        to_come: W_t of each response's tokens, constants.
+    """
+    vocabulary = logits.shape[-1]
+    weights = torch.zeros(layout.mask.shape, dtype=wide(logits.dtype), device=logits.device)
+    weights[layout.mask] = torch.cat(list(to_come)).to(weights)
+    rows = max(1, ENTROPY_BYTES // (4 * vocabulary))
+    columns = (logits.reshape(-1, vocabulary), layout.targets.reshape(-1), weights.reshape(-1))
+    terms = [
+        cast(
+            Tensor,
+            checkpoint(
+                _rao_blackwell_terms, *chunk, temperature, use_reentrant=False, preserve_rng_state=False
+            ),
+        )
+        for chunk in zip(*(torch.split(column, rows) for column in columns), strict=True)
+    ]
+    placed = torch.cat(terms).reshape(layout.mask.shape)
+    return torch.where(layout.mask, placed, placed.new_zeros(())).double().sum(-1)
+
+
 def token_log_probs(
     model: nn.Module,
     sequences: Sequence[TokenSequence],
@@ -171,6 +201,12 @@ def _selected_log_probs(logits: Tensor, targets: Tensor, temperature: float) -> 
     scaled = logits.to(wide(logits.dtype)) / temperature
     # log_softmax at one index: logsumexp saves no [tokens, V] result for the backward pass.
     return scaled.gather(-1, targets[:, None]).squeeze(-1) - scaled.logsumexp(-1)
+
+
+def _rao_blackwell_terms(logits: Tensor, targets: Tensor, weights: Tensor, temperature: float) -> Tensor:
+    ell = (logits.to(wide(logits.dtype)) / temperature).log_softmax(-1)
+    entropies = -(ell.exp() * ell.clamp(min=LEAST_LOG_PROB)).sum(-1)
+    return entropies + weights * ell.gather(-1, targets[:, None]).squeeze(-1)
 
 
 def _forward_parameters(model: nn.Module) -> set[str]:

@@ -55,9 +55,7 @@ def _restored(registry: ParameterRegistry, moved_by: ParameterVector) -> Iterato
         raise ValueError("the step is over different parameter objects: was the model re-wrapped?")
     saved = [p.detach().clone() for p in registry.parameters]
     # The values come back bit by bit, so a graph that the caller made before may still go backward.
-    with torch.autograd._unsafe_preserve_version_counter(  # type: ignore[attr-defined]
-        registry.parameters
-    ):
+    with torch.autograd.grad_mode._unsafe_preserve_version_counter(registry.parameters):
         try:
             yield
         finally:

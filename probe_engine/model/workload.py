@@ -51,7 +51,8 @@ def counted(model: nn.Module, sequence: TokenSequence, temperature: float) -> Co
     kept: dict[int, Tensor] = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor
+        # A node that holds its own output with its graph is a cycle that nothing frees, the model in it.
+        kept[tensor.untyped_storage().data_ptr()] = tensor = tensor.detach()
         return tensor
 
     layout = Layout.of([sequence], device=device_of(model))
@@ -78,14 +79,16 @@ class TokenCost:
         forward = one.flops / one.tokens
         return cls(forward, forward * (2 if checkpointing else 1) + 2.0 * registry.numel)
 
-    def gradients(self, method: str, tokens: PassTokens) -> float:
-        """Of the first pass: X and Y of each unit."""
-        a_token = self.forward + (1 if method == "fused" else 2) * self.reverse
+    def gradients(self, method: str, tokens: PassTokens, *, rao_blackwell: bool = False) -> float:
+        """Of the first pass: X and Y of each unit, and X of (2b)."""
+        a_token = self.forward + ((1 if method == "fused" else 2) + rao_blackwell) * self.reverse
         return tokens.differentiated * a_token + tokens.scored_first * self.forward
 
-    def contractions(self, method: str, tokens: PassTokens, directions: int) -> float:
+    def contractions(
+        self, method: str, tokens: PassTokens, directions: int, *, rao_blackwell: bool = False
+    ) -> float:
         """Of the second pass, with so many directions."""
-        again = self.gradients(method, PassTokens(tokens.differentiated, 0))
+        again = self.gradients(method, PassTokens(tokens.differentiated, 0), rao_blackwell=rao_blackwell)
         if not method.startswith("alpha"):
             return again
         return again + tokens.differentiated * directions * DOUBLE * (self.forward + self.reverse)

@@ -15,6 +15,7 @@ from probe_engine.report.estimates import (
     SplitEstimate,
     UStatistic,
     VStatistic,
+    XEstimates,
 )
 from probe_engine.report.findings import (
     Finding,
@@ -102,6 +103,7 @@ __all__ = [
     "VStatistic",
     "Verdict",
     "VerdictRow",
+    "XEstimates",
     "encode",
     "finding",
     "json_schema",

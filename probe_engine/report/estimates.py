@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from probe_engine.report.findings import Number
+from probe_engine.spec import XForm
 
 
 class UStatistic(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,11 +82,41 @@ class Baselines(msgspec.Struct, frozen=True, kw_only=True):
     discriminant: Number
 
 
+class XEstimates(msgspec.Struct, frozen=True, kw_only=True):
+    """The estimates by one form of the entropy gradient X."""
+
+    u_statistic: UStatistic | None = None
+    split: SplitEstimate | None = None
+    adamw: AdamwEstimate | None = None
+
+    @property
+    def se(self) -> Number:
+        """Of δH₁ of the optimizer's own step, else of the split estimate, else of the U-statistic."""
+        for estimate in (self.adamw, self.split):
+            if estimate is not None and estimate.se is not None:
+                return estimate.se
+        return None if self.u_statistic is None else self.u_statistic.se_jackknife
+
+
 class Estimates(msgspec.Struct, frozen=True, kw_only=True):
     u_statistic: UStatistic | None = None
     v_statistic: VStatistic | None = None
     split: SplitEstimate | None = None
     adamw: AdamwEstimate | None = None
     """Null where the optimizer's next step is not known (OPT012), or nothing was held out."""
-    rao_blackwell: None = None
+    rao_blackwell: XEstimates | None = None
+    """The same with X of (2b); null where it was not asked for, or λ differs between responses (STAT009)."""
+    x_estimator: XForm = "score"
+    """Whose δH₁ is the headline: `score`, the estimates above, or `rao_blackwell`."""
     baselines: Baselines | None = None
+
+    def by(self, form: XForm) -> XEstimates:
+        """The estimates by this form of X; empty where there are none."""
+        if form == "rao_blackwell":
+            return self.rao_blackwell or XEstimates()
+        return XEstimates(u_statistic=self.u_statistic, split=self.split, adamw=self.adamw)
+
+    @property
+    def headline(self) -> XEstimates:
+        """The estimates by the form whose δH₁ is the headline."""
+        return self.by(self.x_estimator)

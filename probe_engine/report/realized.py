@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from probe_engine.report.findings import Number
+from probe_engine.spec import XForm
 
 
 class RealizedUnit(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,6 +23,8 @@ class RealizedRow(msgspec.Struct, frozen=True, kw_only=True):
     pairing: Literal["held_out", "same_batch"]
     scale: float
     predicted: Number
+    x_estimator: XForm = "score"
+    """The form of X that predicted: the headline's beside exact token entropies, else (2)."""
     delta_h: Number
     se: Number
     ci95: tuple[Number, Number] | None
@@ -56,7 +59,8 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True):
 
     step: Literal["preconditioned", "adamw"]
     pairing: Literal["held_out", "same_batch"]
-    estimator: Literal["matched"]
+    estimator: Literal["per_decision", "matched"]
+    """The one whose first order on these very samples is the prediction: `per_decision` for X of (2b)."""
     scales: list[float]
     points: list[SweepPoint]
     curvature: Number
@@ -69,16 +73,23 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True):
 class SelfInfluence(msgspec.Struct, frozen=True, kw_only=True):
     """How much of the same-batch change comes from each unit's own gradient."""
 
+    step: Literal["preconditioned", "adamw"] = "preconditioned"
+    estimator: Literal["resample", "per_decision", "matched"] = "matched"
     value: Number
     """ΔĤ of the same batch − ΔĤ held-out."""
+    se: Number = None
+    """Over units, given both steps."""
     diagonal_share: Number
-    """(1/B²)·Σ X_n·P Y_n over X̄·PȲ: beyond 1 where the pairs of different units pull the other way."""
+    """Of the preconditioned step: (1/B²)·Σ X_n·P Y_n over X̄·PȲ; beyond 1 where the pairs of different units
+    pull the other way."""
 
 
 class VerdictRow(msgspec.Struct, frozen=True, kw_only=True):
     step: str
     pairing: str
     estimator: str
+    x_estimator: XForm = "score"
+    """The form of X that predicted."""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):

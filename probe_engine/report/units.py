@@ -42,8 +42,11 @@ class UnitRow(msgspec.Struct, frozen=True, kw_only=True):
     contribution_r: Number = None
     """−η·r_n: left of zero, entropy falls."""
     s_rb: Number = None
+    """s, t, r and contributions with X of (2b)."""
     r_rb: Number = None
     t_rb: Number = None
+    contribution_s_rb: Number = None
+    contribution_r_rb: Number = None
     on_policy_z: Number = None
     responses: list[ResponseRow]
 
@@ -52,6 +55,8 @@ class Influence(msgspec.Struct, frozen=True, kw_only=True):
     ids: list[str]
     K: list[list[Number]]
     """K[u][v] = η·X_u·P Y_v: training on v moves the entropy of u by this much."""
+    K_rb: list[list[Number]] | None = None
+    """The same with X of (2b)."""
 
 
 class Histogram(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,5 +74,8 @@ class Histograms(msgspec.Struct, frozen=True, kw_only=True):
     """Of +η·s_n, over E."""
     r: Histogram | None = None
     """Of −η·r_n, over all units."""
+    s_rb: Histogram | None = None
+    """The same with X of (2b)."""
+    r_rb: Histogram | None = None
     log_w: Histogram | None = None
     """Of log w = S⁺ − S, the first step and pairing of `realized`."""

@@ -21,6 +21,7 @@ from probe_engine.model.wrapping import hidden_parameters
 from probe_engine.registry import ParameterRegistry, unwrapped
 from probe_engine.report import CheckpointInfo, Finding, finding
 from probe_engine.sources.checkpoints.adam_state import AdamReading, Hyperparameters, refused
+from probe_engine.sources.checkpoints.causal_lm import embedding_rows
 from probe_engine.sources.checkpoints.live import read_optimizer
 from probe_engine.sources.rollouts.extent import live_extent
 from probe_engine.spec import RunSpec
@@ -94,8 +95,7 @@ def small_batch(policy: Policy, spec: RunSpec) -> Stage[Batch]:
         )
     )
     generator = torch.Generator().manual_seed(spec.seed)
-    embeddings = policy.model.get_input_embeddings()  # type: ignore[operator]
-    vocabulary = embeddings.weight.shape[0]
+    vocabulary = embedding_rows(policy.model)
 
     def tokens(length: int) -> tuple[int, ...]:
         return tuple(torch.randint(vocabulary, (length,), generator=generator).tolist())

@@ -9,7 +9,11 @@ import torch
 
 from probe_engine.estimators.ustatistics import row_means
 from probe_engine.events import Contributions
+from probe_engine.spec import XForm
 from probe_engine.types import Role, UnitScalars
+
+SUFFIXES: Mapping[XForm, str] = {"score": "", "rao_blackwell": "_rb"}
+"""Of the report's keys."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,21 @@ def dots_with_sums(scalars: Sequence[UnitScalars]) -> tuple[torch.Tensor, torch.
     return diagonal, x_dots, y_dots
 
 
-def so_far(scalars: Sequence[UnitScalars], sizes: Mapping[Role, int], eta: float) -> Contributions:
+def so_far(
+    scalars: Mapping[XForm, Sequence[UnitScalars]], sizes: Mapping[Role, int], eta: float
+) -> Contributions:
     """The contributions as an event, for a screen that watches them grow."""
-    dots = row_dots(scalars, sizes)
-    ids = [u.id for u in scalars]
+    ids = [u.id for u in scalars["score"]]
+    dots = {form: row_dots(of_units, sizes) for form, of_units in scalars.items()}
+
+    def contributions(of: Mapping[str, float], factor: float) -> list[float | None]:
+        return [factor * of[i] if i in of else None for i in ids]
+
+    score, rao_blackwell = dots["score"], dots.get("rao_blackwell")
     return Contributions(
         ids=ids,
-        s=[eta * dots.s[i] if i in dots.s else None for i in ids],
-        r=[-eta * dots.r[i] if i in dots.r else None for i in ids],
+        s=contributions(score.s, eta),
+        r=contributions(score.r, -eta),
+        s_rb=[] if rao_blackwell is None else contributions(rao_blackwell.s, eta),
+        r_rb=[] if rao_blackwell is None else contributions(rao_blackwell.r, -eta),
     )

@@ -31,7 +31,13 @@ FORESEEN = ("measure", "estimate", "realize", "judge")
 
 
 def forecast(
-    policy: Policy, units: Sequence[UnitObjective], method: UnitGradients, timed: Timed, spec: RunSpec
+    policy: Policy,
+    units: Sequence[UnitObjective],
+    method: UnitGradients,
+    timed: Timed,
+    spec: RunSpec,
+    *,
+    rao_blackwell: bool,
 ) -> Stage[Forecast]:
     """Counts one forward pass of the longest sequence, and times one of the first unit.
 
@@ -41,6 +47,7 @@ def forecast(
         method: with which the run goes on.
         timed: X and Y of a few units by that method.
         spec: the options.
+        rao_blackwell: whether X of (2b) is computed as well.
     """
     model, registry, size = policy.model, policy.registry, spec.micro_batch
     longest = max((s for unit in units for s in unit.sequences), key=len)
@@ -48,7 +55,7 @@ def forecast(
     token = TokenCost.of(one, registry, checkpointing=spec.checkpointing)
     taken = steps_taken(policy, spec.steps)
     again = scorings(units, taken, narrow=widened(policy))
-    directions = 4 + 2 * ("adamw" in taken)
+    directions = (4 + 2 * ("adamw" in taken)) * (1 + rao_blackwell)
     extent = Extent(sum(len(u.sequences) for u in units), one.tokens, 0)
     sizes = replace(loaded_sizes(model, registry, extent), units=len(units), sequence=one.nbytes)
 
@@ -64,11 +71,12 @@ def forecast(
             micro_batch=size if name == "fused" else min(size, largest),
             budget=spec.memory_budget_bytes,
             method=name,
+            rao_blackwell=rao_blackwell,
         )
         passes = 1 if memory.kept else 2
-        gradients = token.gradients(name, passing)
+        gradients = token.gradients(name, passing, rao_blackwell=rao_blackwell)
         if passes == 2:
-            gradients += token.contractions(name, passing, directions)
+            gradients += token.contractions(name, passing, directions, rao_blackwell=rao_blackwell)
         work[name] = (gradients, scoring * token.forward)
         costs[name] = Cost(
             passes=passes,

@@ -19,8 +19,8 @@ from probe_engine.report import (
     VerdictRow,
 )
 from probe_engine.stages import Stage
-from probe_engine.stages.measure import Measured
-from probe_engine.stages.realize import Realized
+from probe_engine.stages.measured import Measured
+from probe_engine.stages.realized_rows import JUDGED, Realized
 
 
 def judge(
@@ -43,7 +43,12 @@ def judge(
     paired = torch.tensor([by_unit[u.id] - _value(u.d) for u in row.units], dtype=torch.float64)
     low, high = predicted.ci95 or (None, None)
     result = verdict(
-        row=VerdictRow(step=row.step, pairing=row.pairing, estimator=row.estimator),
+        row=VerdictRow(
+            step=row.step,
+            pairing=row.pairing,
+            estimator=row.estimator,
+            x_estimator=estimates.x_estimator,
+        ),
         predicted=_value(predicted.delta_h1),
         ci95=None if low is None or high is None else (low, high),
         prompts_needed=predicted.prompts_needed,
@@ -63,11 +68,12 @@ def judge(
 
 
 def headline(realized: Realized) -> RealizedRow | None:
-    """Held-out; the optimizer's own step and the per-decision measurement where they are there."""
+    """Held-out; the optimizer's own step where it is there, and the best measurement of it: fresh responses
+    where weights degenerated and they were sampled, else per decision, else matched."""
     rows = (
         realized.row(step, "held_out", estimator)
         for step in ("adamw", "preconditioned")
-        for estimator in ("per_decision", "matched")
+        for estimator in JUDGED
     )
     return next((row for row in rows if row is not None), None)
 
@@ -76,12 +82,14 @@ def _prediction(
     row: RealizedRow, eta: float, measured: Measured, estimates: Estimates
 ) -> tuple[AdamwEstimate | SplitEstimate | None, Mapping[str, float]]:
     """Of the same step, and each evaluating unit's own share of it."""
+    form = estimates.x_estimator
+    projected, predicted = measured.by_form[form], estimates.headline
     if row.step == "adamw":
-        return estimates.adamw, {} if measured.own is None else measured.own.x
-    split = estimates.split
+        return predicted.adamw, {} if projected.own is None else projected.own.x
+    split = predicted.split
     if split is None:
         return None, {}
-    return split, {u.id: eta * u.x_dot_sum_py["U"] / split.B_U for u in measured.scalars if u.role == "E"}
+    return split, {u.id: eta * u.x_dot_sum_py["U"] / split.B_U for u in projected.scalars if u.role == "E"}
 
 
 def _value(number: float | None) -> float:

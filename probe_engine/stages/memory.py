@@ -62,7 +62,7 @@ def before_loading(
         config=config,
         extent=extent,
     )
-    return memory(partial(_need, sizes, spec.method), spec, free_memory(device), spec.dtype)
+    return memory(partial(_need, sizes, spec), spec, free_memory(device), spec.dtype)
 
 
 def of_loaded(spec: RunSpec, model: nn.Module, registry: ParameterRegistry, extent: Extent) -> Finding:
@@ -78,7 +78,7 @@ def of_loaded(spec: RunSpec, model: nn.Module, registry: ParameterRegistry, exte
     if not hasattr(sizes.config, "get_text_config"):
         return finding("ENV004", "skip", "the model has no configuration of transformers to estimate from")
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-    return memory(partial(_need, sizes, spec.method), spec, free_memory(device_of(model)), dtype)
+    return memory(partial(_need, sizes, spec), spec, free_memory(device_of(model)), dtype)
 
 
 def loaded_sizes(model: nn.Module, registry: ParameterRegistry, extent: Extent) -> Sizes:
@@ -93,8 +93,15 @@ def loaded_sizes(model: nn.Module, registry: ParameterRegistry, extent: Extent) 
     )
 
 
-def _need(sizes: Sizes, method: str, dtype: str, micro_batch: int, budget: int) -> Need:
-    return need(sizes, getattr(torch, dtype), micro_batch=micro_batch, budget=budget, method=method)
+def _need(sizes: Sizes, spec: RunSpec, dtype: str, micro_batch: int, budget: int) -> Need:
+    return need(
+        sizes,
+        getattr(torch, dtype),
+        micro_batch=micro_batch,
+        budget=budget,
+        method=spec.method,
+        rao_blackwell=spec.rao_blackwell,
+    )
 
 
 def _numbers(files: WeightFiles, config: Any) -> int:

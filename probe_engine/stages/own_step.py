@@ -11,16 +11,6 @@ from probe_engine.types import Policy
 
 
 @dataclass(frozen=True)
-class Directions:
-    """What the units' gradients are multiplied with."""
-
-    x: ParameterVector
-    """Δθ, [P]"""
-    y: ParameterVector
-    """∂(X̄·Δθ)/∂Ȳ, [P]"""
-
-
-@dataclass(frozen=True)
 class OwnStep:
     """The step that the optimizer makes of U, and what it does to E to first order."""
 
@@ -43,20 +33,12 @@ def is_known(policy: Policy) -> bool:
 def max_grad_norm(policy: Policy) -> float | None:
     """What the trainer clips to: 0 for no clipping, None where its arguments do not tell."""
     limit = policy.trainer.get("max_grad_norm")
-    known = isinstance(limit, int | float) and not isinstance(limit, bool) and limit >= 0
-    return float(limit) if known else None  # type: ignore[arg-type]
+    if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit >= 0:
+        return None
+    return float(limit)
 
 
 def step_on(policy: Policy, mean_y: ParameterVector) -> NextStep:
     """The step on Ȳ, clipped as the trainer does, where that is known."""
     return next_step(policy.registry, policy.optimizer, mean_y, max_grad_norm(policy))
 
-
-def directions(step: NextStep, mean_x: ParameterVector) -> Directions:
-    """For the units of E and of U.
-
-    Args:
-        step: on Ȳ_U.
-        mean_x: X̄_E.
-    """
-    return Directions(step.delta, step.sensitivity(mean_x))

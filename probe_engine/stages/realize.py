@@ -2,107 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from functools import partial
-from typing import Literal
+from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 
-from probe_engine.checks import statistics as checks
+from probe_engine.checks.statistics import first_order as first_order_holds
+from probe_engine.checks.weights import sample_size, tail
 from probe_engine.estimators.histogram import histogram
-from probe_engine.estimators.importance import (
-    Change,
-    Samples,
-    matched,
-    psis,
-    snis,
-    unit_ess,
-)
-from probe_engine.estimators.intervals import t_interval
-from probe_engine.estimators.per_decision import per_decision
-from probe_engine.estimators.ustatistics import diagonal_share
+from probe_engine.estimators.importance import matched, psis, snis
+from probe_engine.estimators.rescored import Samples
+from probe_engine.estimators.weights import degenerate
 from probe_engine.events import FindingEvent, HistogramEvent, Part
 from probe_engine.model.preserving import in_float32
-from probe_engine.model.unit_gradients import UnitGradients, UnitObjective
-from probe_engine.model.virtual_step import landed, virtual_step
-from probe_engine.report import Estimates, Histograms, RealizedRow, RealizedUnit, SelfInfluence, Sweep
-from probe_engine.spec import StepKind
+from probe_engine.model.unit_gradients import UnitGradients
+from probe_engine.report import Estimates, Histograms, RealizedRow, Sweep
+from probe_engine.spec import RunSpec
 from probe_engine.stages import Stage
-from probe_engine.stages.contributions import dots_with_sums, row_dots
-from probe_engine.stages.measure import ROLES, Measured
+from probe_engine.stages.measured import Measured
 from probe_engine.stages.meter import Meter
-from probe_engine.stages.own_step import step_on
-from probe_engine.stages.samples import Scores, decisions
-from probe_engine.stages.samples import samples as samples_of
+from probe_engine.stages.realized_rows import Changes, Realized, realized_row
+from probe_engine.stages.resample import obstacle, resampled
+from probe_engine.stages.samples import Evaluated, Scores
 from probe_engine.stages.scorings import scorings, steps_taken, widened
+from probe_engine.stages.self_influence import own_influence
 from probe_engine.stages.sweep import sweep
-from probe_engine.types import Policy, Role
-
-Pairing = Literal["held_out", "same_batch"]
-Estimator = Literal["per_decision", "matched", "snis", "psis"]
-Estimators = dict[Estimator, Callable[[Samples], Change]]
-
-BY_SEQUENCE: Estimators = {"matched": matched, "snis": snis, "psis": psis}
-"""What needs S and S⁺ alone."""
-
-
-@dataclass(frozen=True)
-class Realized:
-    """The rows of the report."""
-
-    rows: tuple[RealizedRow, ...]
-
-    def row(self, step: StepKind, pairing: Pairing, estimator: Estimator) -> RealizedRow | None:
-        """The row of that name."""
-        for row in self.rows:
-            if (row.step, row.pairing, row.estimator) == (step, pairing, estimator):
-                return row
-        return None
-
-
-@dataclass(frozen=True)
-class _Trip:
-    """A step, and who is scored at its end."""
-
-    step: StepKind
-    pairing: Pairing
-    predicted: float | None
-    taken: Callable[[], AbstractContextManager[None]]
-    """θ⁺ inside, θ outside."""
-
-    @property
-    def evaluating(self) -> tuple[Role, ...]:
-        return ("E",) if self.pairing == "held_out" else ROLES
+from probe_engine.stages.trips import held_out_step, trips
+from probe_engine.types import Batch, Policy
 
 
 def realize(
     policy: Policy,
+    batch: Batch,
     method: UnitGradients,
     eta: float,
     measured: Measured,
     estimates: Estimates,
-    steps: Collection[StepKind],
-    constant_lambda: bool,
+    spec: RunSpec,
 ) -> Stage[Realized]:
     """Each step in both pairings, scored once for all estimators; the optimizer's own step first.
 
-    held-out: Δθ from U, re-score E; pairs with the split estimate (11), or X̄_E·Δθ of the own step.
-    same batch: Δθ from all, re-score all; pairs with the V-statistic, or X̄·Δθ.
+    The first held-out step is swept. Where weights degenerate, and if so asked, the change is measured with
+    fresh responses as well.
 
     Args:
         policy: its weights move, and come back bit by bit.
+        batch: what was measured.
         method: scores.
         eta: the learning rate of the preconditioned step.
         measured: what the steps are made of.
         estimates: the predictions.
-        steps: which to take; `adamw` is left out where it is not known.
-        constant_lambda: whether λ is the same for all responses, as `per_decision` needs it.
+        spec: which steps to take (`adamw` is left out where it is not known), and whether to resample.
     """
-    taken, narrow = steps_taken(policy, steps), widened(policy)
+    taken, narrow = steps_taken(policy, spec.steps), widened(policy)
+    form = estimates.x_estimator
     rows: list[RealizedRow] = []
     swept: Sweep | None = None
+    hindrance: str | None = None
     with in_float32(policy.model) if narrow else nullcontext():
         before: list[Scores] = list(zip(measured.S, measured.tokens, strict=True))
         if narrow:
@@ -110,96 +66,48 @@ def realize(
             before = [(s.S, s.tokens) for s in method.scores(measured.objectives)]
         again = scorings(measured.objectives, taken, narrow=False)
         meter = Meter("realize", sum(unit.tokens for units in again for unit in units))
-        for trip in _trips(policy, eta, measured, estimates, taken):
+        for trip in trips(policy, eta, measured, estimates, taken):
             picked = [i for i, u in enumerate(measured.objectives) if u.unit.role in trip.evaluating]
-            units, old = [measured.objectives[i] for i in picked], [before[i] for i in picked]
-            new: list[Scores] = []
+            evaluated = Evaluated(
+                [measured.objectives[i] for i in picked], [before[i] for i in picked], batch.constant_lambda
+            )
             with trip.taken():
-                for scored in method.scores(units, meter):
-                    new.append((scored.S, scored.tokens))
-                    yield meter.progress
-            S = [s for s, _ in old]
-            samples = samples_of(units, S, [s for s, _ in new])
-            changes = {name: estimator(samples) for name, estimator in BY_SEQUENCE.items()}
-            if constant_lambda:
-                changes = {"per_decision": per_decision(samples, decisions(old, new)), **changes}
+                after = yield from evaluated.rescored(method, meter)
+                samples = evaluated.samples(after)
+                changes = _changes(evaluated, samples, after)
+                if _degenerate(changes):
+                    if hindrance is None:
+                        hindrance = obstacle(policy, batch, measured.tokens, spec.policy_temperature)
+                    if spec.resample and not hindrance:
+                        fresh = yield from resampled(policy, batch, method, evaluated, spec)
+                        changes = {"resample": fresh, **changes}
             if not rows:
                 yield HistogramEvent(histograms=Histograms(log_w=histogram(samples.log_w)))
-            rows += [_row(trip, name, change, units, samples) for name, change in changes.items()]
+            rows += [realized_row(trip, name, c, evaluated, samples, form) for name, c in changes.items()]
             yield Part(realized=list(rows))
-            if (trip.step, trip.pairing) == ("preconditioned", "held_out"):
-                s = row_dots(measured.scalars, measured.sums.counts).s
-                first_order = eta * torch.tensor([s[u.unit.id] for u in units], dtype=torch.float64)
-                step = measured.sums.mean_py(["U"]).scaled(eta)
-                swept = yield from sweep(policy.registry, method, step, units, S, samples, first_order, meter)
+            if swept is None and trip.pairing == "held_out":
+                step, along = held_out_step(trip.step, eta, measured, form)
+                first_order = torch.tensor([along[u.unit.id] for u in evaluated.units], dtype=torch.float64)
+                swept = yield from sweep(
+                    trip.step, form, policy.registry, method, step, evaluated, after, first_order, meter
+                )
                 yield Part(sweep=swept)
     if rows:
-        yield FindingEvent(finding=checks.sample_size([r for r in rows if r.estimator == "snis"], eta))
-        yield FindingEvent(finding=checks.tail([r for r in rows if r.estimator == "snis"]))
+        yield FindingEvent(finding=sample_size(rows, eta, hindrance or ""))
+        yield FindingEvent(finding=tail(rows, hindrance or ""))
     if swept is not None:
-        yield FindingEvent(finding=checks.first_order(swept))
+        yield FindingEvent(finding=first_order_holds(swept))
     realized = Realized(tuple(rows))
-    yield from _self_influence(realized, measured)
+    yield from own_influence(realized, measured, taken)
     return realized
 
 
-def _trips(
-    policy: Policy, eta: float, measured: Measured, estimates: Estimates, steps: Sequence[StepKind]
-) -> Iterator[_Trip]:
-    """One after the other, so that no more than one θ⁺ besides the held-out one is in memory."""
-    sums, registry = measured.sums, policy.registry
-    for step in steps:
-        if step == "preconditioned":
-            if (split := estimates.split) is not None:
-                apart = sums.mean_py(["U"]).scaled(eta)
-                yield _Trip(step, "held_out", split.delta_h1, partial(virtual_step, registry, apart))
-            if (v := estimates.v_statistic) is not None:
-                whole = sums.mean_py(ROLES).scaled(eta)
-                yield _Trip(step, "same_batch", v.delta_h1, partial(virtual_step, registry, whole))
-        else:
-            if measured.own is not None and estimates.adamw is not None:
-                there = measured.own.step.landing
-                yield _Trip(step, "held_out", estimates.adamw.delta_h1, partial(landed, registry, there))
-            own = step_on(policy, sums.mean_y(ROLES))
-            first_order = sums.mean_x(ROLES).dot(own.delta)
-            yield _Trip(step, "same_batch", first_order, partial(landed, registry, own.landing))
+def _changes(evaluated: Evaluated, samples: Samples, after: Sequence[Scores]) -> Changes:
+    changes: Changes = {"matched": matched(samples), "snis": snis(samples), "psis": psis(samples)}
+    exact = evaluated.per_decision(samples, after)
+    return changes if exact is None else {"per_decision": exact, **changes}
 
 
-def _self_influence(realized: Realized, measured: Measured) -> Stage[None]:
-    """The same-batch change less the held-out one, and the diagonal's share of what predicts it."""
-    same, apart = (
-        realized.row("preconditioned", pairing, "matched") for pairing in ("same_batch", "held_out")
-    )
-    if same is None or apart is None or same.delta_h is None or apart.delta_h is None:
-        return
-    share = diagonal_share(*dots_with_sums(measured.scalars))
-    yield Part(self_influence=SelfInfluence(value=same.delta_h - apart.delta_h, diagonal_share=share))
-    yield FindingEvent(finding=checks.self_influence(share, same, apart))
-
-
-def _row(
-    trip: _Trip, estimator: Estimator, change: Change, units: Sequence[UnitObjective], samples: Samples
-) -> RealizedRow:
-    shares = [
-        RealizedUnit(
-            id=unit.unit.id, d=float(d), ess=float(ess), log_w=samples.log_w[samples.unit == index].tolist()
-        )
-        for index, (unit, d, ess) in enumerate(zip(units, change.d_units, unit_ess(samples), strict=True))
-    ]
-    return RealizedRow(
-        step=trip.step,
-        pairing=trip.pairing,
-        scale=1.0,
-        predicted=trip.predicted,
-        delta_h=change.delta_h,
-        se=change.se,
-        ci95=t_interval(change.delta_h, change.se, len(units) - 1),
-        estimator=estimator,
-        h_before=change.h_before,
-        h_after=change.h_after,
-        ess=change.ess,
-        ess_fraction=change.ess_fraction,
-        khat=change.khat,
-        N=change.n,
-        units=shares,
-    )
+def _degenerate(changes: Changes) -> bool:
+    raw = changes["snis"]
+    return degenerate(raw.ess_fraction, raw.khat, raw.n)

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from probe_engine.model.unit_gradients import UnitObjective
 from probe_engine.report import ResponseRow, UnitRow
+from probe_engine.spec import XForm
+from probe_engine.stages.contributions import SUFFIXES, RowDots
 
 
 def unit_row(
@@ -56,13 +58,14 @@ def unit_row(
     )
 
 
-def completed(row: UnitRow, *, eta: float, s: float | None, t: float | None, r: float | None) -> UnitRow:
+def completed(row: UnitRow, dots: RowDots, form: XForm, eta: float) -> UnitRow:
     """The row with its dot products (no η) and its contributions (with η) to the entropy change."""
-    return msgspec.structs.replace(
-        row,
-        s=s,
-        t=t,
-        r=r,
-        contribution_s=None if s is None else eta * s,
-        contribution_r=None if r is None else -eta * r,
-    )
+    s, t, r = (of_units.get(row.id) for of_units in (dots.s, dots.t, dots.r))
+    found = {
+        "s": s,
+        "t": t,
+        "r": r,
+        "contribution_s": None if s is None else eta * s,
+        "contribution_r": None if r is None else -eta * r,
+    }
+    return msgspec.structs.replace(row, **{f"{name}{SUFFIXES[form]}": v for name, v in found.items()})

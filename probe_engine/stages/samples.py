@@ -1,19 +1,60 @@
-"""Re-scored responses as the importance estimators take them."""
+"""Units whose entropy is measured, scored before a step and after it, as the estimators take them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from probe_engine.estimators.importance import Samples
-from probe_engine.estimators.per_decision import Decisions
+from probe_engine.estimators.change import Change
+from probe_engine.estimators.per_decision import Decisions, per_decision
+from probe_engine.estimators.rescored import Samples
 from probe_engine.estimators.token_statistics import TokenStatistics
-from probe_engine.model.unit_gradients import UnitObjective
+from probe_engine.model.unit_gradients import UnitGradients, UnitObjective
+from probe_engine.stages import Stage
+from probe_engine.stages.meter import Meter
 
 Scores = tuple[Tensor, tuple[TokenStatistics, ...]]
 """S [N_u] of a unit's responses, and their tokens' statistics."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Units, and what they score with the weights that sampled their responses."""
+
+    units: Sequence[UnitObjective]
+    scores: Sequence[Scores]
+    constant_lambda: bool
+    """Whether λ is the same for all responses, as exact token entropies need it."""
+
+    def rescored(self, method: UnitGradients, meter: Meter) -> Stage[list[Scores]]:
+        """What they score with the weights as they are now."""
+        after: list[Scores] = []
+        for scored in method.scores(self.units, meter):
+            after.append((scored.S, scored.tokens))
+            yield meter.progress
+        return after
+
+    def samples(self, after: Sequence[Scores]) -> Samples:
+        """Their responses with S and S⁺."""
+        return samples(self.units, [S for S, _ in self.scores], [S for S, _ in after])
+
+    def per_decision(self, samples: Samples, after: Sequence[Scores]) -> Change | None:
+        """The change by exact token entropies (16), where λ is constant; `samples` are those of `after`."""
+        return per_decision(samples, decisions(self.scores, after)) if self.constant_lambda else None
+
+    @property
+    def entropies(self) -> Tensor:
+        """Of each response an unbiased estimate of the entropy of the policy that sampled it, float64 [N].
+
+        λ·Σ_t h_t where λ is constant, else −λS.
+        """
+        lam = torch.cat([u.lam for u in self.units])
+        if not self.constant_lambda:
+            return -lam * torch.cat([S for S, _ in self.scores])
+        return lam * torch.stack([t.entropies.double().sum() for _, tokens in self.scores for t in tokens])
 
 
 def samples(units: Sequence[UnitObjective], before: Sequence[Tensor], after: Sequence[Tensor]) -> Samples:

@@ -43,6 +43,11 @@ class Attention:
         """Glyphs and numbers for a tab's title; empty where all is well."""
         return " ".join(f"{MARKS[s]}{n}" for s, n in (("fail", self.fail), ("warn", self.warn)) if n)
 
+    @property
+    def words(self) -> str:
+        """The same for a line of text."""
+        return ", ".join(f"{n} {s}" for s, n in (("fail", self.fail), ("warn", self.warn)) if n)
+
 
 def attention(findings: Iterable[Finding]) -> Attention:
     """Of what is to be mended: a consequence is folded under its cause. A crash counts as a failure."""

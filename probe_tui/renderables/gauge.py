@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from rich.cells import cell_len
 from rich.text import Text
 
 from probe_tui.plain import MARKS
@@ -30,7 +31,10 @@ def gauge(
     if known is not None:
         style = palette.status(word)
         limit = next((x for x, w in limits if known < x and w == word), None)
-        why = f"{MARKS.get(word, '·')} {word}" + ("" if limit is None else f", below {number(limit)}")
+        why = f"{MARKS.get(word, '·')} {word}"
+        below = "" if limit is None else f", below {number(limit)}"
+        if cell_len(f"{one_line(label)} {number(known)}  {why}{below}") <= width:  # else the marks say it
+            why += below
     return [
         row(width, [(one_line(label), palette.accent), (f" {number(known)}  ", ""), (why, style)]),
         row(width, _bar(known, limits, width, style)),

@@ -40,6 +40,7 @@ def histogram(
     width: int,
     height: int,
     title: str,
+    symbol: str = "",
     unit: str,
     palette: Palette,
     axis: tuple[float, float] | None = None,
@@ -52,6 +53,7 @@ def histogram(
     Where bins are finer than columns some are drawn as one bar; none of those reaches across 0.
 
     Args:
+        symbol: stands for the title where that has no room.
         unit: of the values.
         axis: lowest and highest value drawn (see `shared_edges`); default: the histogram's own.
         selected: first and last bin to highlight, in either order; the title then has their range and count.
@@ -67,7 +69,7 @@ def histogram(
 
     if selected is not None:
         selected = clamped(h, selected)
-    head = _title(h, title, unit, selected, log_counts, width, palette)
+    head = _title(h, (title, symbol or title), unit, selected, log_counts, width, palette)
     notes = _notes(h, plot, unit, palette)
     foot = [
         _axis_row(plot, selected, width, palette),
@@ -98,12 +100,6 @@ def bins_at(
     return None if bar is None else (bar.first, bar.last)
 
 
-def bin_at(h: Histogram, column: int, width: int, axis: tuple[float, float] | None = None) -> int | None:
-    """The (first) bin drawn in a column of `histogram(…, width=width)`."""
-    bins = bins_at(h, column, width, axis)
-    return None if bins is None else bins[0]
-
-
 def value_range(h: Histogram, selected: tuple[int, int]) -> ValueRange:
     """What values the selected bins hold.
 
@@ -122,24 +118,25 @@ def _total(h: Histogram) -> int:
 
 def _title(
     h: Histogram,
-    title: str,
+    titles: tuple[str, str],
     unit: str,
     selected: tuple[int, int] | None,
     log_counts: bool,
     width: int,
     palette: Palette,
 ) -> Text:
-    said = f"{_total(h)} values{', log counts' if log_counts else ''}"
+    spellings = [f"{_total(h)} values{', log counts' if log_counts else ''}"]
     style = palette.muted
     if selected is not None:
         first, last = selected
-        said = (
-            f"{number(h.edges[first])} … {number(h.edges[last + 1])} {unit}: "
-            f"{sum(h.counts[first : last + 1])} of {_total(h)}"
-        )
+        values = f"{number(h.edges[first])} … {number(h.edges[last + 1])}"
+        among = f"{sum(h.counts[first : last + 1])} of {_total(h)}"
+        spellings = [f"{values} {unit}: {among}", f"{values}: {among}", among]
         style = palette.selected
+    fitting = ((t, s) for s in spellings for t in titles if cell_len(t) + 2 + cell_len(s) <= width)
     # The numbers are worth more than the words: the title gives way.
-    title = cut(title, max(width - cell_len(said) - 2, 0))
+    said = next((s for s in spellings if cell_len(s) <= width), spellings[-1])
+    title, said = next(fitting, (cut(titles[-1], max(width - cell_len(said) - 2, 0)), said))
     return row(width, [(title, palette.accent), ("  " if title else "", ""), (said, style)])
 
 

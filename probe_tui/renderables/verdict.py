@@ -66,7 +66,9 @@ def verdict_lines(
         *paragraph(width, f"judged: {name}", palette.muted),
     ]
     rows[0].stylize(palette.status(status), 0, len(glyph) + 1 + len(verdict.status))
-    if judged is not None:
+    if judged is not None and judged.estimator == "resample":
+        rows += paragraph(width, f"{judged.N} fresh responses, sampled after the step", palette.muted)
+    elif judged is not None:
         ess = f"ESS {number(judged.ess)} of {judged.N} ({share(judged.ess_fraction)})"
         why = f" ({no_khat(judged)})" if judged.khat is None else ""
         rows += paragraph(width, f"{ess}, Pareto k̂ {number(judged.khat)}{why}", palette.muted)

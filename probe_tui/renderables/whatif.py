@@ -1,11 +1,11 @@
-"""What a smaller step would do to the effective sample size: approximate, to first order."""
+"""What another step would do, to entropy and to the effective sample size: approximate."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from probe_engine.report import RealizedRow
+from probe_engine.report import RealizedRow, Sweep
 
 
 def ess_at_scale(log_w: Sequence[float], scale: float, shares: Sequence[float] | None = None) -> float:
@@ -36,3 +36,14 @@ def row_ess_at_scale(row: RealizedRow, scale: float) -> float:
     weighed = [(x, 1 / len(unit.log_w)) for unit in row.units for x in unit.log_w]
     log_w = [math.nan if x is None else x for x, _ in weighed]
     return ess_at_scale(log_w, scale, [share for _, share in weighed])
+
+
+def change_at_scale(sweep: Sweep, scale: float) -> tuple[float, float] | None:
+    """k·δH₁ and k²·C, which add up to the entropy change at k times the step that was swept.
+
+    The second is 0 where the sweep tells no curvature; None where it holds no prediction.
+    """
+    whole = next((p.predicted for p in sweep.points if p.scale == 1), None)
+    if whole is None:
+        return None
+    return scale * whole, scale * scale * (sweep.curvature or 0.0)

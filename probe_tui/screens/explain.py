@@ -7,13 +7,13 @@ from typing import ClassVar
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.screen import ModalScreen
 
 from probe_tui.pages import explain
+from probe_tui.screens.modal import Modal
 from probe_tui.widgets.page import Page, PageScroll
 
 
-class ExplainScreen(ModalScreen[None]):
+class ExplainScreen(Modal[None]):
     """What `probe-tui --explain CODE` prints."""
 
     DEFAULT_CSS = """

@@ -9,16 +9,16 @@ from typing import ClassVar
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.screen import ModalScreen
 
 from probe_tui.keys import KEYS, Key
 from probe_tui.renderables.cells import paragraph
+from probe_tui.screens.modal import Modal
 from probe_tui.widgets.page import Page, PageScroll
 
 SIGNS = "left of zero, negative: entropy falls · right of zero, positive: entropy rises"
 
 
-class HelpScreen(ModalScreen[None]):
+class HelpScreen(Modal[None]):
     """The keys by group, then those of the panel that has the focus."""
 
     DEFAULT_CSS = """

@@ -9,8 +9,9 @@ from typing import ClassVar, Literal
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Static
+
+from probe_tui.screens.modal import Modal
 
 Choice = Literal["stop", "leave", "stay"]
 
@@ -31,7 +32,7 @@ def ways(run: str, *, own: bool, waits: bool) -> dict[Choice, str]:
     return {"stop": "stop it and leave; what was found stays", "leave": leave, "stay": "stay here"}
 
 
-class LeaveScreen(ModalScreen[Choice]):
+class LeaveScreen(Modal[Choice]):
     """Asks: stop it, leave it running, or stay.
 
     Args:

@@ -10,15 +10,15 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
-from textual.screen import ModalScreen
 from textual.widgets import Input, Label, Static
 
 from probe_engine.errors import UsageError
 from probe_engine.spec import LISTS, Resolved, RunSpec, resolve
 from probe_tui.options import describe
+from probe_tui.screens.modal import Modal
 
 
-class OptionsScreen(ModalScreen[Resolved | None]):
+class OptionsScreen(Modal[Resolved | None]):
     """Every option of the run with its value; enter runs, escape goes back. Returns the new options."""
 
     DEFAULT_CSS = """

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 from rich.text import Text
-from textual.app import ComposeResult
+from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
-from textual.screen import ModalScreen
 
 from probe_engine.report import UnitRow
 from probe_tui.glossary import meanings
@@ -18,6 +18,7 @@ from probe_tui.renderables.cells import cut, paragraph
 from probe_tui.renderables.numbers import number
 from probe_tui.renderables.palette import DEFAULT, MONO, Palette
 from probe_tui.renderables.prompt import prompt_detail
+from probe_tui.screens.modal import Modal
 from probe_tui.widgets.page import Page
 
 KEYS = (
@@ -29,17 +30,27 @@ UNWRAPPED = 1_000_000
 """Columns of text that is copied: no line of it is broken."""
 
 
-class PromptScreen(ModalScreen[str]):
-    """Prompt, numbers and responses; leaves with the id of the unit that was looked at last.
+@dataclass(frozen=True)
+class Prompts:
+    """What is leafed through."""
 
-    Args:
-        units: in the order of the list that this was opened from.
-        at: where to begin.
-        nats: unit of contributions.
-        palette: the styles.
-        note: what holds of all these numbers, such as "so far".
-        numbers: of the units, by id; without them a unit is known by its place in the list.
-    """
+    units: Sequence[UnitRow]
+    """In the order of the list that they were opened from."""
+    at: int
+    """Where to begin."""
+    nats: str
+    """Unit of contributions."""
+    palette: Palette = DEFAULT
+    note: str = ""
+    """What holds of all these numbers, such as "so far"."""
+    numbers: Mapping[str, int] | None = None
+    """Of the units, by id; without them a unit is known by its place in the list."""
+
+
+class PromptScreen(Modal[str]):
+    """Prompt, numbers and responses; leaves with the id of the unit that was looked at last."""
+
+    NAME: ClassVar[str] = "prompt"
 
     DEFAULT_CSS = """
     PromptScreen { align: center middle; }
@@ -58,28 +69,24 @@ class PromptScreen(ModalScreen[str]):
         Binding("escape,q,enter", "close", "close"),
     ]
 
-    def __init__(
-        self,
-        units: Sequence[UnitRow],
-        at: int,
-        *,
-        nats: str,
-        palette: Palette = DEFAULT,
-        note: str = "",
-        numbers: Mapping[str, int] | None = None,
-    ) -> None:
+    def __init__(self, prompts: Prompts) -> None:
         super().__init__()
-        self._units = units
-        self._at = at
-        self._nats = nats
-        self._palette = palette
-        self._note = note
-        self._numbers = numbers
+        self._prompts = prompts
+        self._at = prompts.at
+
+    @classmethod
+    def open(cls, app: App[object], prompts: Prompts, left: Callable[[str | None], None]) -> None:
+        """Shows them on a screen that is made once: made anew, it takes twice as long to appear."""
+        if not app.is_screen_installed(cls.NAME):
+            app.install_screen(cls(prompts), cls.NAME)
+        screen = app.get_screen(cls.NAME, cls)
+        screen._prompts, screen._at = prompts, prompts.at
+        app.push_screen(screen, left)
 
     @property
     def unit(self) -> UnitRow:
         """The one that is looked at."""
-        return self._units[self._at]
+        return self._prompts.units[self._at]
 
     def compose(self) -> ComposeResult:
         """One scrolling page."""
@@ -88,10 +95,10 @@ class PromptScreen(ModalScreen[str]):
             yield Page(self._dots, id="dots")
             yield Page(self._detail, id="detail")
 
-    def on_mount(self) -> None:
+    def on_screen_resume(self) -> None:
         """Keys scroll the page."""
         self.query_one(VerticalScroll).focus()
-        self._say_which()
+        self._turn_to(self._at)
 
     def action_before(self) -> None:
         """The unit before; before the first comes the last."""
@@ -111,30 +118,32 @@ class PromptScreen(ModalScreen[str]):
 
     def copy_text(self) -> str:
         """The unit as text."""
-        return unit_text(self.unit, nats=self._nats)
+        return unit_text(self.unit, nats=self._prompts.nats)
 
     def _turn_to(self, at: int) -> None:
-        self._at = at % len(self._units)
+        self._at = at % len(self._prompts.units)
         self._say_which()
         for page in self.query(Page):
             page.refresh(layout=True)
         self.query_one(VerticalScroll).scroll_home(animate=False)
 
     def _say_which(self) -> None:
-        note = f", {self._note}" if self._note else ""
-        place, count = self._at + 1, len(self._units)
+        shown = self._prompts
+        note = f", {shown.note}" if shown.note else ""
+        place, count = self._at + 1, len(shown.units)
         title = f"unit {place} of {count}{note}"
-        if self._numbers is not None and (known := self._numbers.get(self.unit.id)) is not None:
-            title = f"unit {known} of {len(self._numbers)}{note} · {place}/{count} in this order"
+        if shown.numbers is not None and (known := shown.numbers.get(self.unit.id)) is not None:
+            title = f"unit {known} of {len(shown.numbers)}{note} · {place}/{count} in this order"
         self.query_one(VerticalScroll).border_title = title
 
     def _detail(self, width: int) -> list[Text]:
-        rows = prompt_detail(self.unit, width=width, palette=self._palette, nats=self._nats)
-        said = [row for meaning in meanings() for row in paragraph(width, meaning, self._palette.muted)]
-        return [*rows, Text(), Text("what the symbols mean", style=self._palette.accent), *said]
+        palette = self._prompts.palette
+        rows = prompt_detail(self.unit, width=width, palette=palette, nats=self._prompts.nats)
+        said = [row for meaning in meanings() for row in paragraph(width, meaning, palette.muted)]
+        return [*rows, Text(), Text("what the symbols mean", style=palette.accent), *said]
 
     def _dots(self, width: int) -> list[Text]:
-        return [Text(cut(dots(self.unit), width), style=self._palette.muted)]
+        return [Text(cut(dots(self.unit), width), style=self._prompts.palette.muted)]
 
 
 def unit_path(id: str) -> str:

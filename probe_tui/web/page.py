@@ -22,6 +22,7 @@ from probe_tui.renderables.numbers import interval, number, share
 from probe_tui.renderables.verdict import SAID
 from probe_tui.state import ScreenState
 from probe_tui.web import drawing
+from probe_tui.x_form import by_form, histograms_by
 
 FOLDER = Path(__file__).parent
 PROMPT = 70
@@ -83,9 +84,10 @@ def _plots(report: Report) -> list[tuple[str, Markup]]:
     if estimates:
         caption = "Predicted δH₁ and measured ΔĤ, 95% intervals"
         plots.append((caption, drawing.forest([e.interval for e in estimates], title=caption, unit=unit)))
+    of_s, of_r = histograms_by(h, report.estimates.x_estimator)
     for caption, counted in (
-        ("Contributions of the prompts in E, +η·s_n", h.s),
-        ("Contributions of all prompts, −η·r_n", h.r),
+        ("Contributions of the prompts in E, +η·s_n", of_s),
+        ("Contributions of all prompts, −η·r_n", of_r),
     ):
         if counted is not None:
             plots.append((caption, drawing.histogram(counted, title=caption, unit=unit)))
@@ -96,9 +98,10 @@ def _plots(report: Report) -> list[tuple[str, Markup]]:
 
 
 def _units(report: Report) -> list[tuple[UnitRow, float | None]]:
-    """Each with its share of the change, those that move it most first."""
-    total = math.fsum(u.contribution_r for u in report.units if u.contribution_r is not None)
-    ranked = sorted(report.units, key=lambda u: -abs(u.contribution_r or 0.0))
+    """Each with its share of the change, those that move it most first; by the headline's form of X."""
+    units = [by_form(u, report.estimates.x_estimator) for u in report.units]
+    total = math.fsum(u.contribution_r for u in units if u.contribution_r is not None)
+    ranked = sorted(units, key=lambda u: -abs(u.contribution_r or 0.0))
     return [(u, u.contribution_r / total if u.contribution_r is not None and total else None) for u in ranked]
 
 

@@ -1,4 +1,5 @@
-"""Checks: every finding, what fails first; below it what the selected one means and what to type."""
+"""Checks: every finding, what fails first, what is worth knowing next; below it what the selected one means
+and what to type."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ Shown = tuple[tuple[Finding, ...], FlowAnswer | None, int, str, str, Palette]
 
 
 class ChecksPanel(Panel):
-    """A list of findings by family, with the failed ones repeated on top, and their details."""
+    """A list of findings by family, with all that is more than ok repeated on top, and their details."""
 
     DEFAULT_CSS = """
     ChecksPanel { layout: vertical; }
@@ -159,12 +160,19 @@ class ChecksPanel(Panel):
         if self._answer is not None and not self._filter:
             rows += [Option(line, disabled=True) for line in self._answered(self._answer, width)]
         urgent = causes_first(matching)
+        infos = [f for f in matching if f.status == "info"]
         if urgent:
-            rows.append(Option(self._heading("NEEDS ATTENTION"), disabled=True))
+            # Where the list is short, the infos lie below its edge: the first line counts them, too.
+            counts = [attention(matching).words, *([f"{len(infos)} info below"] if infos else [])]
+            rows.append(Option(self._heading(f"needs attention: {', '.join(counts)}"), disabled=True))
             for found, under_cause in urgent:
                 add("urgent", found, under_cause=under_cause)
+        if infos:
+            rows.append(Option(self._heading(f"good to know: {len(infos)} info"), disabled=True))
+            for found in infos:
+                add("info", found)
         for family, members in grouped(matching):
-            rows.append(Option(self._heading(family.upper()), disabled=True))
+            rows.append(Option(self._heading(family), disabled=True))
             for found in members:
                 add(family, found)
         return rows
@@ -175,7 +183,7 @@ class ChecksPanel(Panel):
         return paragraph(width, answer.sentence, style, first=f"{MARKS[answer.status]} ", indent="  ")
 
     def _heading(self, text: str) -> Text:
-        return row(80, [(text, self.palette.accent)])
+        return row(80, [(text.upper(), self.palette.accent)])
 
     def _matches(self, found: Finding) -> bool:
         return self._filter in f"{found.code} {found.title} {found.status} {found.message}".lower()

@@ -61,7 +61,7 @@ def _headline(report: Report, width: int, palette: Palette) -> list[Line]:
     numbers = [whole] if cell_len(whole) <= width else [head.value, head.bounds]
     rows = [
         *(text for line in numbers for text in paragraph(width, line, style)),
-        *paragraph(width, head.words),
+        *paragraph(width, f"{head.words} {head.by}".rstrip()),
     ]
     return [Line.of(rows, head.estimate.path, head.estimate.said(short_unit(report))), Line(Text())]
 

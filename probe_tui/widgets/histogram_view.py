@@ -18,8 +18,6 @@ from probe_tui.renderables.palette import DEFAULT, Palette
 
 Bins = tuple[int, int]
 """First and last."""
-ROOMY = 72
-"""Columns that a title and a chosen range take beside each other."""
 
 
 @dataclass(frozen=True)
@@ -107,12 +105,13 @@ class HistogramView(Widget, can_focus=True):
     def render(self) -> Text:
         """The histogram; a mark says which one of two has the keys."""
         d, bins = self.drawing, self.bins
-        title = d.symbol if bins is not None and self.size.width < ROOMY else d.title
+        mark = "▸ " if self.has_focus else ""
         rows = histogram(
             d.histogram,
             width=self.size.width,
             height=self.size.height,
-            title=f"▸ {title}" if self.has_focus else title,
+            title=f"{mark}{d.title}",
+            symbol=f"{mark}{d.symbol}",
             unit=d.unit,
             palette=d.palette,
             axis=d.axis,

@@ -13,13 +13,15 @@ from textual.binding import Binding, BindingType
 from textual.events import Click
 
 from probe_engine.report import Influence, Number
+from probe_engine.spec import XForm
 from probe_tui.estimates import short_unit, unit_numbers
 from probe_tui.renderables.cells import cut, one_line, placard, row, wrap
 from probe_tui.renderables.heatmap import heatmap
 from probe_tui.renderables.numbers import number
-from probe_tui.screens.prompt import PromptScreen
+from probe_tui.screens.prompt import Prompts, PromptScreen
 from probe_tui.state import ScreenState
 from probe_tui.widgets.panel import Panel
+from probe_tui.x_form import by_form, influence_by, suffixed
 
 CELL_WIDTH = 2
 PAGE = 10
@@ -125,7 +127,10 @@ class InfluencePanel(Panel, can_focus=True):
     def __init__(self) -> None:
         super().__init__()
         self._state = ScreenState()
+        self._told: tuple[Influence | None, XForm] = None, "score"
+        """The report's, and the form of X that is the headline's."""
         self._reported: Influence | None = None
+        """By that form."""
         self._shown: Influence | None = None
         """The reported one in the order of the screen."""
         self._order: Order = ()
@@ -142,8 +147,10 @@ class InfluencePanel(Panel, can_focus=True):
         """Draws K; the cursor stays on its cell while K is the same, and begins on the largest one."""
         self._state = state
         self._numbers = unit_numbers(state.report)
-        if state.report.influence is not self._reported:
-            self._reported = state.report.influence
+        told = state.report.influence, state.report.estimates.x_estimator
+        if told[0] is not self._told[0] or told[1] != self._told[1]:
+            self._told = told
+            self._reported = influence_by(*told)
             self._sorting, self._sorted_by = 0, ""
             self._arrange((0, 0) if self._reported is None else largest(self._reported))
         self.refresh()
@@ -155,7 +162,7 @@ class InfluencePanel(Panel, can_focus=True):
         if not self._order:
             return ".influence"
         u, v = self._reported_cell()
-        return f".influence.K[{u}][{v}]"
+        return f".influence.{suffixed('K', self._told[1])}[{u}][{v}]"
 
     def copy_text(self) -> str:
         """The cell under the cursor and both of its prompts."""
@@ -214,15 +221,15 @@ class InfluencePanel(Panel, can_focus=True):
         """The prompt whose entropy moves; its neighbours are those of the other rows."""
         if self._shown is None:
             return
-        units = {unit.id: unit for unit in self._state.report.units}
-        screen = PromptScreen(
+        units = {unit.id: by_form(unit, self._told[1]) for unit in self._state.report.units}
+        prompts = Prompts(
             [units[id] for id in self._shown.ids],
             self._cursor[0],
             nats=short_unit(self._state.report),
             palette=self.palette,
             numbers=self._numbers,
         )
-        self.app.push_screen(screen, self._go_to)
+        PromptScreen.open(self.app, prompts, self._go_to)
 
     def _go_to(self, id: str | None) -> None:
         if self._shown is not None and id in self._shown.ids:
@@ -246,9 +253,10 @@ class InfluencePanel(Panel, can_focus=True):
         return self._order[self._cursor[0]], self._order[self._cursor[1]]
 
     def _caption(self, caption: Text) -> None:
-        """The order and the keys, as far as there is room."""
+        """The form of X, the order and the keys, as far as there is room."""
         room = self.size.width - caption.cell_len
-        order = f" · by {self._sorted_by}" if self._sorted_by else ""
+        form = " · Rao-Blackwell" if self._told[1] == "rao_blackwell" else ""
+        order = form + (f" · by {self._sorted_by}" if self._sorted_by else "")
         if len(order) < room:
             caption.append(order)
             room -= len(order)

@@ -20,7 +20,7 @@ from probe_tui.renderables.numbers import number, share
 from probe_tui.renderables.palette import Palette
 from probe_tui.renderables.sweep import RULE, sweep_rows
 from probe_tui.renderables.verdict import no_khat, verdict_lines
-from probe_tui.renderables.whatif import row_ess_at_scale
+from probe_tui.renderables.whatif import change_at_scale, row_ess_at_scale
 from probe_tui.state import SEVERITY
 from probe_tui.sweep_words import range_words, scale_words, self_influence_words, sweep_title
 from probe_tui.widgets.number_panel import Line
@@ -87,7 +87,7 @@ def _beside(left: Sequence[Line], right: Iterable[Line]) -> list[Line]:
 
 def _verdict(report: Report, width: int, palette: Palette) -> Iterator[Line]:
     v = report.verdict
-    source = None if v is None else predictor(report.estimates, v.row.step, v.row.pairing)
+    source = None if v is None else predictor(report.estimates, v.row.step, v.row.pairing, v.row.x_estimator)
     rows = verdict_lines(
         v,
         report.realized,
@@ -198,7 +198,7 @@ def _size(ess: float | None) -> str:
 
 
 def _what_if(report: Report, chosen: int, width: int, palette: Palette) -> Iterator[Line]:
-    """The ESS that a smaller or larger step would have."""
+    """What a smaller or larger step would do: to entropy, and to the ESS."""
     found = _held_out(report)
     if found is None:
         return
@@ -207,15 +207,31 @@ def _what_if(report: Report, chosen: int, width: int, palette: Palette) -> Itera
     fraction = row_ess_at_scale(measured, scale)
     lr = report.checkpoint.optimizer.lr if report.checkpoint is not None else None
     at = f"{label} × the step" + ("" if lr is None else f", --lr {number(lr * scale)}")
+    change = _change_words(report, measured, scale)
     rows = [
         row(width, [("what if the step were", palette.accent), ("  ← → change it", palette.muted)]),
         _choices(chosen, palette),
         *gauge(fraction, width=width, lines=ESS_LINES, palette=palette, label="held-out ESS/N ≈"),
         row(width, [(at, "")]),
+        *(paragraph(width, change, indent="  ") if change else ()),
         *paragraph(width, "approximate: log-weights scale to first order", palette.muted),
     ]
     said = f"{at}: held-out ESS/N ≈ {number(fraction)} (approximate)"
-    yield Line.of(rows, f".realized[{index}].units[].log_w", said)
+    yield Line.of(rows, f".realized[{index}].units[].log_w", f"{said}; {change}" if change else said)
+
+
+def _change_words(report: Report, measured: RealizedRow, scale: float) -> str:
+    """What entropy would do at a multiple of the step, by the sweep of it; empty where nobody knows."""
+    swept = report.sweep
+    if swept is None or swept.step != measured.step or (parts := change_at_scale(swept, scale)) is None:
+        return ""
+    linear, bent = parts
+    said = f"ΔH ≈ {number(linear + bent)} {short_unit(report)}"
+    if swept.curvature is None:
+        doubt = "" if scale <= (swept.linear_range or 0.0) else ", which is not known to hold there"
+        return f"{said} to first order{doubt}"
+    doubt = " (longer than any step tried)" if scale > max(swept.scales) else ""
+    return f"{said}, {number(bent)} of it from curvature{doubt}"
 
 
 def _choices(chosen: int, palette: Palette) -> Text:
@@ -271,11 +287,11 @@ def _log_weights(report: Report, width: int, palette: Palette) -> Iterator[Line]
 
 
 def _per_pairing(report: Report) -> Iterator[tuple[int, RealizedRow]]:
-    """The rows whose weights are as they came: PSIS smooths them."""
+    """The rows whose weights are as they came: PSIS smooths them, fresh responses have none."""
     seen = set()
     for index, measured in enumerate(report.realized):
         key = (measured.step, measured.pairing)
-        if measured.estimator != "psis" and key not in seen:
+        if measured.estimator not in ("psis", "resample") and key not in seen:
             seen.add(key)
             yield index, measured
 

@@ -89,7 +89,8 @@ def headline(state: ScreenState, palette: Palette) -> list[Cell]:
     parts = []
     if failed := attention(state.report.findings).fail:
         parts.append((f"✗ {failed} failed: see Checks", palette.fail))
-    own, u, verdict = state.report.estimates.adamw, state.report.estimates.u_statistic, state.report.verdict
+    best, verdict = state.report.estimates.headline, state.report.verdict
+    own, u = best.adamw, best.u_statistic
     predicted = (own.delta_h1, own.se) if own is not None else (u.delta_h1, u.se_jackknife) if u else None
     if predicted is not None:
         parts.append((f"δH₁ {number(predicted[0])} ± {number(predicted[1])}", palette.sign(predicted[0])))

@@ -1,6 +1,7 @@
 """A naive twin of the whole probe: one unpadded sequence at a time, float64, plain autograd, no shortcuts.
 
-It shares no code with the engine. Vectors are flat, estimators are written out as method.md's formulas.
+It shares no code with the engine but the types of its data. Vectors are flat, estimators are written out as
+method.md's formulas.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from dataclasses import dataclass, field
 import torch
 from scipy import stats
 from torch import Tensor, nn
+
+from probe_engine.types import Batch
 
 
 @dataclass
@@ -27,6 +30,21 @@ class Prompt:
     X: Tensor | None = None
     Y: Tensor | None = None
     PY: Tensor | None = None
+
+    @classmethod
+    def all_of(cls, batch: Batch) -> list[Prompt]:
+        """The prompts of a batch whose units are one prompt each."""
+        return [
+            cls(
+                unit.id,
+                unit.role,
+                list(group.tokens),
+                [list(response.tokens) for response in group.responses],
+                [response.advantage for response in group.responses],
+            )
+            for unit in batch.units
+            for group in unit.groups
+        ]
 
 
 @dataclass

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 import tiny
 from pictures import settled
+from textual.events import Key
 from textual.widgets import Input, OptionList
 
 from probe_engine import probe
@@ -22,6 +23,7 @@ from probe_tui.app import ProbeApp
 from probe_tui.feeds import News
 from probe_tui.keys import KEYS
 from probe_tui.screens.explain import ExplainScreen
+from probe_tui.screens.export import export_folder
 from probe_tui.screens.help import HelpScreen, shown
 from probe_tui.screens.leave import LeaveScreen
 from probe_tui.screens.options import OptionsScreen
@@ -244,14 +246,104 @@ async def test_copy_and_command_write_what_they_copy(
     assert (run / "clipboard.txt").read_text() == copied[1]
 
 
-async def test_export_writes_four_files(app: ProbeApp, run: Path) -> None:
+async def test_export_writes_four_files_where_one_is_and_says_where(
+    app: ProbeApp, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / f"{run.name}-export"
+    copied: list[str] = []
+    monkeypatch.setattr(ProbeApp, "copy_to_clipboard", lambda _self, text: copied.append(text))
+    left: list[str] = []
+    monkeypatch.setattr(ProbeApp, "exit", lambda _self, _code, message: left.append(message))
     async with app.run_test(size=(120, 40)) as pilot:
         await pilot.pause()
         await pilot.press("o")
+        assert str(folder)[-40:] in (await settled(pilot)).text
+        await pilot.press("escape")
+        assert not folder.exists()
+        await pilot.press("o", "enter")
         await pilot.pause()
-    folder = run / "export"
+        assert copied == [str(folder)]
+        await pilot.press("q")
+        await pilot.pause()
+    assert f"exported: {folder}\n" in left[0]
+    assert "Export" not in (folder / "screen.svg").read_text(), "the screen, not the question"
     assert {p.name for p in folder.iterdir()} == {"report.json", "units.csv", "screen.svg", "report.html"}
     assert json.loads((folder / "report.json").read_text())["verdict"] is not None
+
+
+async def test_export_goes_to_the_folder_that_is_typed(app: ProbeApp, tmp_path: Path) -> None:
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press("o")
+        app.screen.query_one(Input).value = str(tmp_path / "chosen")
+        await pilot.press("enter")
+        await pilot.pause()
+    assert (tmp_path / "chosen" / "units.csv").is_file()
+
+
+async def test_export_goes_to_a_folder_whose_name_is_no_unicode(
+    app: ProbeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = tmp_path / "odd\udcff"
+    odd.mkdir()
+    monkeypatch.chdir(odd)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press("o", "enter")
+        await pilot.pause()
+    assert [path.name for path in odd.iterdir()] == ["run-export"]
+
+
+async def test_where_nothing_can_be_written_the_run_folder_takes_the_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert export_folder(tmp_path / "run") == tmp_path / "run" / "export"
+    monkeypatch.undo()
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert export_folder(tmp_path / "run") == tmp_path / "run" / "export"
+
+
+async def test_what_is_typed_at_once_after_a_slash_is_in_the_filter(app: ProbeApp) -> None:
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.pause()
+        for character in "/grad/7":  # as a terminal hands on what came in one piece
+            app.post_message(Key("slash" if character == "/" else character, character))
+        await settled(pilot)
+        assert app.query_one("#filter", Input).value == "grad/7"
+
+
+async def test_help_is_made_once_a_tab(app: ProbeApp) -> None:
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press("question_mark")
+        first = app.screen
+        await pilot.press("escape", "2", "question_mark")
+        assert app.screen is not first
+        assert "sort by the next column" in (await settled(pilot)).words
+        await pilot.press("escape", "1", "question_mark")
+        assert app.screen is first
+        assert isinstance(first, HelpScreen)
+
+
+async def test_the_help_that_is_kept_looks_as_a_new_one_would(run: Path) -> None:
+    def ended() -> ProbeApp:
+        session = ReplaySession(run)
+        session.player.to_end()
+        return ProbeApp(session, clock=lambda: 0.0)
+
+    kept, new = ended(), ended()
+    async with kept.run_test(size=(120, 40)) as pilot:
+        await pilot.press("question_mark", "escape")
+        await pilot.resize_terminal(80, 24)
+        kept.theme = "textual-light"
+        await pilot.press("question_mark")
+        seen = await settled(pilot)
+    async with new.run_test(size=(80, 24)) as pilot:
+        new.theme = "textual-light"
+        await pilot.press("question_mark")
+        assert seen.strips == (await settled(pilot)).strips
 
 
 async def test_a_recording_refuses_what_it_cannot_do_and_plays(app: ProbeApp, run: Path) -> None:

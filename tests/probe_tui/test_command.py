@@ -9,7 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,19 +46,25 @@ class Outcome:
         return report
 
 
-def started(*arguments: str, cwd: Path, **environment: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
+@contextmanager
+def started(*arguments: str, cwd: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is gone afterwards, whatever becomes of the test."""
+    with subprocess.Popen(
         arguments,
         cwd=cwd,
         env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def ran(*arguments: str, cwd: Path, **environment: str) -> Outcome:
-    process = started(*arguments, cwd=cwd, **environment)
-    out, err = process.communicate(timeout=300)
+    with started(*arguments, cwd=cwd, **environment) as process:
+        out, err = process.communicate(timeout=300)
     return Outcome(process.returncode, out, err.decode("utf-8", "replace"))
 
 
@@ -302,28 +309,28 @@ def test_plain_text_on_a_terminal_without_unicode(here: Path) -> None:
 
 @pytest.fixture(scope="module")
 def long_rollouts(here: Path) -> Path:
-    """More than a minute of work."""
-    return checkpoints.native(here / "long.jsonl", checkpoints.rows(prompts=4000))
+    """Many seconds of work."""
+    return checkpoints.native(here / "long.jsonl", checkpoints.rows(prompts=1000))
 
 
 def test_ctrl_c_keeps_what_was_found(here: Path, long_rollouts: Path) -> None:
-    arguments = ("--json", "--rollouts", long_rollouts.name, "--max-prompts", "4000")
-    process = started(*COMMAND, CHECKPOINT, *arguments, cwd=here)
-    assert process.stderr is not None
-    told = []
-    for line in process.stderr:
-        told.append(line.decode())
-        if "… measure" in told[-1]:
-            process.send_signal(signal.SIGINT)
-            break
-    out, rest = process.communicate(timeout=60)
+    arguments = ("--json", "--rollouts", long_rollouts.name, "--max-prompts", "1000")
+    with started(*COMMAND, CHECKPOINT, *arguments, cwd=here) as process:
+        assert process.stderr is not None
+        told = []
+        for line in process.stderr:
+            told.append(line.decode())
+            if "… measure" in told[-1]:
+                process.send_signal(signal.SIGINT)
+                break
+        out, rest = process.communicate(timeout=60)
     outcome = Outcome(process.returncode, out, "".join(told) + rest.decode())
     assert re.search(r"… measure: [\d,]+ of [\d,]+ tokens, [\d,]+ tokens/s, \d+ s left", outcome.err)
     assert outcome.code == 130
     assert "Traceback" not in outcome.err
     report = outcome.report
     assert report["run"] == {"folder": None, "status": "partial", "exit_code": 130}
-    assert 0 < len(report["units"]) < 4000
+    assert 0 < len(report["units"]) < 1000
     assert report["gradient_flow"]["x_non_none"] == report["checkpoint"]["trainable_tensors"]
     assert report["verdict"] is None
 
@@ -346,14 +353,13 @@ def test_ctrl_c_while_libraries_are_imported(here: Path) -> None:
 
 
 def test_a_reader_that_leaves_is_no_error(here: Path) -> None:
-    process = started(*COMMAND, CHECKPOINT, "--plain", "--out", "LEFT", cwd=here)
-    assert process.stdout is not None
-    assert process.stderr is not None
-    assert process.stdout.readline().startswith(b"probe-tui")
-    process.stdout.close()
-    assert process.wait(timeout=120) == 130
-    assert process.stderr.read() == b""
-    process.stderr.close()
+    with started(*COMMAND, CHECKPOINT, "--plain", "--out", "LEFT", cwd=here) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith(b"probe-tui")
+        process.stdout.close()
+        assert process.wait(timeout=120) == 130
+        assert process.stderr.read() == b""
     report = json.loads((here / "LEFT" / "report.json").read_bytes())
     assert report["run"]["status"] == "partial"
     assert "RUN001" not in [finding["code"] for finding in report["findings"]]

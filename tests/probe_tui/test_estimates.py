@@ -10,7 +10,7 @@ import pytest
 from finished_states import SPLIT, U_STATISTIC, realized, report
 from msgspec.structs import replace
 
-from probe_engine.report import Baselines, Estimates, Report
+from probe_engine.report import Baselines, Estimates, Report, XEstimates
 from probe_engine.spec import Setting
 from probe_tui.estimates import (
     comparisons,
@@ -42,6 +42,51 @@ def test_every_number_is_where_its_path_says() -> None:
         assert at(whole, e.path) == e.interval.value
     for n in named:
         assert at(whole, n.path) == n.value
+
+
+def by_both(**changes: Any) -> Estimates:
+    """As a run with both forms of X reports them; the Rao-Blackwell form is the quieter one."""
+    scores = Estimates(u_statistic=U_STATISTIC, split=SPLIT, adamw=finished_states.ADAMW)
+    quieter = XEstimates(
+        u_statistic=replace(U_STATISTIC, delta_h1=-0.0013, se_jackknife=0.0001),
+        split=replace(SPLIT, delta_h1=-0.00129, se=0.0001),
+        adamw=replace(finished_states.ADAMW, delta_h1=-0.00115, se=5e-05),
+    )
+    return replace(scores, **({"rao_blackwell": quieter, "x_estimator": "rao_blackwell"} | changes))
+
+
+def test_by_both_forms_the_headline_s_comes_first_and_its_numbers_are_listed() -> None:
+    whole = report(estimates=by_both())
+    found = predictions(whole.estimates)
+    assert [e.name for e in found] == [
+        "optimizer's step, R-B",
+        "optimizer's step",
+        "U-statistic, R-B",
+        "U-statistic",
+        "split E/U, R-B",
+        "split E/U",
+    ]
+    for e in found:
+        assert at(whole, e.path) == e.interval.value
+    tables = dict(numbers(whole))
+    for named in (n for table in tables.values() for n in table):
+        assert at(whole, named.path) == named.value
+    by = [title for title in tables if title.endswith("by the Rao-Blackwell form of X")]
+    assert len(by) == 3
+    assert {n.path.split(".")[2] for title in by for n in tables[title]} == {"rao_blackwell"}
+    head = headline(whole)
+    assert head is not None
+    assert head.estimate.path == ".estimates.rao_blackwell.adamw.delta_h1"
+    assert head.by == "It is by the Rao-Blackwell form of X: SE 5e-05 by Rao-Blackwell, 0.00015 by score."
+
+
+def test_where_the_score_form_is_the_headline_it_comes_first() -> None:
+    whole = report(estimates=by_both(x_estimator="score"))
+    assert [e.name for e in predictions(whole.estimates)][:2] == ["optimizer's step", "optimizer's step, R-B"]
+    assert {n.path.split(".")[2] for n in step_parts(whole)} == {"adamw"}
+    head = headline(report())
+    assert head is not None
+    assert head.by == ""
 
 
 @pytest.mark.parametrize(

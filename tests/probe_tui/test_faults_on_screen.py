@@ -54,7 +54,9 @@ def cause_of(name: str) -> Finding:
     return next(f for f in codes if f.code == FAULTS[name].code and f.status in ("warn", "fail", "crash"))
 
 
-HEADING = "NEEDS ATTENTION"
+def heading(rows: list[str]) -> int:
+    """Where the list of what needs attention begins."""
+    return next(at for at, row in enumerate(rows) if row.startswith("NEEDS ATTENTION: "))
 
 
 def part(picture: Picture, kind: str) -> list[str]:
@@ -75,7 +77,7 @@ async def test_the_cause_is_the_first_thing_that_one_sees(name: str, size: tuple
     async with replayed(RECORDINGS / name).run_test(size=size) as pilot:
         seen = await settled(pilot)
     rows = part(seen, "OptionList")
-    answer, (first, *_) = rows[: rows.index(HEADING)], rows[rows.index(HEADING) + 1 :]
+    answer, (first, *_) = rows[: heading(rows)], rows[heading(rows) + 1 :]
     assert "radient" in answer[0]
     assert (fault.code in in_words(answer)) == (not answer[0].startswith("✓"))
     assert first.split()[1:3] == [cause.status, fault.code]
@@ -169,7 +171,8 @@ async def test_what_is_worse_stands_above_what_came_first() -> None:
         )
         app.show()
         rows = part(await settled(pilot), "OptionList")
-    top = rows[rows.index(HEADING) + 1 : rows.index("ENVIRONMENT")]
+    assert rows[heading(rows)] == "NEEDS ATTENTION: 3 FAIL, 1 WARN, 5 INFO BELOW"
+    top = rows[heading(rows) + 1 : rows.index("GOOD TO KNOW: 5 INFO")]
     assert [row.split()[1:3] for row in top] == [
         ["crash", "RUN001"],
         ["fail", "GRAD011"],

@@ -41,6 +41,7 @@ from probe_engine.report import (
     Verdict,
     VerdictRow,
     VStatistic,
+    XEstimates,
     finding,
 )
 from probe_tui.plain import Plain
@@ -304,6 +305,28 @@ def test_estimates_with_their_errors_and_the_prompts_that_move_entropy_most(scre
     assert lines[6] == "        -0.006   28.6%  p6  reward 0.5  'What is p6?'"
 
 
+def test_of_both_forms_the_headline_s_comes_first(screen: Screen) -> None:
+    units = [replace(unit(name, -1e-3), contribution_r_rb=-1e-3 * (i + 1)) for i, name in enumerate("ab")]
+    screen.hear(Units(rows=units))
+    u = UStatistic(
+        u_cross=3.0, delta_h1=-3e-3, se_plugin=1e-3, se_jackknife=1.2e-3, ci95=(-6e-3, None), zeta1=1.0,
+        zeta2=None, B=7, prompts_needed=None,
+    )  # fmt: skip
+    quieter = replace(u, delta_h1=-2.5e-3, se_jackknife=4e-4)
+    estimates = Estimates(
+        u_statistic=u, rao_blackwell=XEstimates(u_statistic=quieter), x_estimator="rao_blackwell"
+    )
+    lines = screen.hear(EstimateEvent(estimates=estimates))
+    assert lines[1:6] == [
+        "    by the Rao-Blackwell form of X, the headline",
+        "    U-statistic  -0.0025 ± 0.0004 (jackknife; plug-in 0.001), 95% [-0.006, —], B = 7",
+        "    by the score form of X",
+        "    U-statistic  -0.003 ± 0.0012 (jackknife; plug-in 0.001), 95% [-0.006, —], B = 7",
+        "  prompts that move it most (−η·r_n, share of their sum; 2 in all)",
+    ]
+    assert [line.split()[2] for line in lines[6:]] == ["b", "a"]
+
+
 def row(estimator: Any, **changes: Any) -> RealizedRow:
     values: dict[str, Any] = {
         "step": "preconditioned",
@@ -340,6 +363,13 @@ def test_measured_changes_are_told_once(screen: Screen) -> None:
         "  measured change ± SE, after the adamw step (the weights are put back)",
         first.replace("matched     ", "per-decision"),
     ]
+
+
+def test_fresh_responses_and_the_form_that_predicted_are_told(screen: Screen) -> None:
+    fresh = row("resample", x_estimator="rao_blackwell", ess=16.0, ess_fraction=1.0)
+    (said,) = screen.hear(Part(realized=[fresh]))[1:]
+    assert said.startswith("    held-out, resample       ΔĤ -0.0019 ± 0.0001, predicted -0.002 ")
+    assert said.endswith(" (Rao-Blackwell), 16 fresh responses")
 
 
 def test_the_optimizers_own_step_is_told_first_with_its_parts(screen: Screen) -> None:

@@ -34,7 +34,7 @@ ENGINE = {"assembly", "catalogue", "control", "errors", "events", "liveness", "r
 LOADED = "print(json.dumps(sorted(sys.modules)))"
 
 SHOWN = """
-import asyncio, json, sys
+import asyncio, json, os, sys
 from pathlib import Path
 from probe_tui.app import ProbeApp
 from probe_tui.session import ReplaySession
@@ -46,10 +46,11 @@ async def look_around(run):
     async with app.run_test(size=(120, 40)) as pilot:
         await pilot.pause()
         assert app.state.report.findings and app.state.report.influence is not None
-        for key in "1 e escape 2 enter escape 3 4 5 6 question_mark escape o".split():
+        for key in "1 e escape 2 enter escape 3 4 5 6 question_mark escape o enter".split():
             await pilot.press(key)
             await pilot.pause()
 
+os.chdir(sys.argv[1])
 asyncio.run(look_around(Path(sys.argv[1])))
 """
 
@@ -114,6 +115,6 @@ def test_pages_that_few_look_at_are_not_loaded_at_the_start() -> None:
 
 def test_looking_at_everything_loads_nothing_either(run: Path) -> None:
     modules = loaded_by(SHOWN, str(run))
-    assert (run / "export" / "report.html").exists()
+    assert (run / "run-export" / "report.html").exists()
     assert not HEAVY & modules.packages
     assert modules.rooms == ENGINE

@@ -7,13 +7,14 @@ from torch import nn
 from probe_engine.model.sharding import is_sharded
 from probe_engine.model.unit_gradients.alpha import Alpha
 from probe_engine.model.unit_gradients.fused import Fused
-from probe_engine.model.unit_gradients.interface import Measurement, Scored, UnitGradients
+from probe_engine.model.unit_gradients.interface import Dots, Measurement, Scored, UnitGradients
 from probe_engine.model.unit_gradients.loop import Loop
 from probe_engine.model.unit_gradients.objective import UnitObjective, objectives
 from probe_engine.registry import ParameterRegistry
 
 __all__ = [
     "Alpha",
+    "Dots",
     "Fused",
     "Loop",
     "Measurement",

@@ -66,7 +66,7 @@ def agreement(
     x_directions, y_directions = [x, p(y)], [y, p(x)]
     try:
         ours = method.measure(objective)
-        x_dots, y_dots = method.contract(objective, ours.S, x_directions, y_directions)
+        x_dots, y_dots, _ = method.contract(objective, ours.S, x_directions, y_directions)
     except RuntimeError as error:
         # What torch raises where a derivative of a derivative does not exist.
         if memory_ran_out(error):

@@ -2,7 +2,7 @@
 
 L = Σ_i α_i w_i S_i, g = ∇_θ L with its graph, h = ⟨g, v⟩, and ∂h/∂α_i = w_i ∇S_i·v.
 `alpha-vjp` takes g as the vector–Jacobian product through S with cotangent W = ∂L/∂S, which survives
-wrappers that break the path from L to the parameters.
+wrappers that break the path from L to the parameters. With the sums of (2b) in place of S_i it is X of (2b).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from probe_engine.estimators.token_statistics import TokenStatistics
-from probe_engine.model.unit_gradients.interface import Measurement
+from probe_engine.model.unit_gradients.interface import Dots, Measurement
 from probe_engine.model.unit_gradients.loop import Loop
 from probe_engine.model.unit_gradients.objective import UnitObjective, chunks
 from probe_engine.model.unit_gradients.unit_by_unit import UnitByUnit
@@ -41,10 +41,10 @@ class Alpha(UnitByUnit):
         inner = self.loop.attention
         return f"{inner} (math backend)" if inner == "sdpa" else inner
 
-    def measure(self, objective: UnitObjective) -> Measurement:
+    def measure(self, objective: UnitObjective, *, rao_blackwell: bool = False) -> Measurement:
         """S, X_u and Y_u of one unit, under the backend that the contraction uses."""
         with sdpa_kernel(SDPBackend.MATH):
-            return self.loop.measure(objective)
+            return self.loop.measure(objective, rao_blackwell=rao_blackwell)
 
     def score(self, objective: UnitObjective) -> tuple[Tensor, tuple[TokenStatistics, ...]]:
         """S under the same backend, so that S⁺ − S holds no difference between backends."""
@@ -57,32 +57,34 @@ class Alpha(UnitByUnit):
         S: Tensor,
         x_directions: Sequence[ParameterVector],
         y_directions: Sequence[ParameterVector],
-    ) -> tuple[list[float], list[float]]:
-        """One forward, one reverse pass for L_X and L_Y each, one more for each direction."""
+        tokens: Sequence[TokenStatistics] = (),
+    ) -> Dots:
+        """One forward; for X, Y and X of (2b) a reverse pass each, and one more for each direction."""
         wx, wy = objective.weights(S)
-        x_dots, y_dots = [0.0] * len(x_directions), [0.0] * len(y_directions)
+        found = Dots(*([0.0] * len(v) for v in (x_directions, y_directions, x_directions if tokens else ())))
         with sdpa_kernel(SDPBackend.MATH):
             for part in chunks(objective, self.loop.micro_batch):
-                s = self.loop.forward(objective, part)
-                for weights, directions, dots in (
-                    (wx, x_directions, x_dots),
-                    (wy, y_directions, y_dots),
-                ):
+                run = self.loop.forward(objective, part)
+                terms = [(run.S, wx, x_directions, found.x), (run.S, wy, y_directions, found.y)]
+                if tokens:
+                    sums = self.loop.rao_blackwell(objective, part, run, tokens)
+                    terms.append((sums, objective.rao_blackwell_weights, x_directions, found.x_rb))
+                for of, weights, directions, dots in terms:
                     if directions:
-                        alpha = torch.ones_like(s, requires_grad=True)
-                        gradient = self._gradient(s, alpha * weights[part].to(s.device))
+                        alpha = torch.ones_like(of, requires_grad=True)
+                        gradient = self._gradient(of, alpha * weights[part].to(of.device))
                         for index, direction in enumerate(directions):
                             dots[index] += _derivative(gradient, direction, alpha)
-        return x_dots, y_dots
+        return found
 
-    def _gradient(self, s: Tensor, weighted_alpha: Tensor) -> tuple[Tensor | None, ...]:
+    def _gradient(self, of: Tensor, weighted_alpha: Tensor) -> tuple[Tensor | None, ...]:
         parameters = self.loop.registry.parameters
         if self.through_s:
             return torch.autograd.grad(
-                s, parameters, grad_outputs=weighted_alpha, create_graph=True, allow_unused=True
+                of, parameters, grad_outputs=weighted_alpha, create_graph=True, allow_unused=True
             )
         return torch.autograd.grad(
-            (weighted_alpha * s).sum(), parameters, create_graph=True, allow_unused=True
+            (weighted_alpha * of).sum(), parameters, create_graph=True, allow_unused=True
         )
 
 

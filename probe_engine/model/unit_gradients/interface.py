@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -16,6 +16,9 @@ Receive = Callable[[int, Sequence[int], Tensor, Tensor], None]
 """Takes one parameter's share of X and Y: its index in the registry, the units by number, and two tensors
 [units, *parameter.shape] in float32 or wider. Where nothing is said, there is no gradient (None)."""
 
+ReceiveX = Callable[[int, Sequence[int], Tensor], None]
+"""Takes one parameter's share of X of (2b), after that of X and Y of the same units."""
+
 Passed = Callable[[int], object]
 """Is told how many tokens a forward pass, or what it was for, has just got done: units of one pass come out
 one after the other, and would make it look slow at first."""
@@ -23,6 +26,17 @@ one after the other, and would make it look slow at first."""
 
 def untold(_tokens: int) -> None:
     """For callers that show no progress."""
+
+
+class Dots(NamedTuple):
+    """One unit's gradients along some directions."""
+
+    x: list[float]
+    """X_u·v for each v of the X directions"""
+    y: list[float]
+    """Y_u·v for each v of the Y directions"""
+    x_rb: list[float]
+    """X_u·v with X of (2b); empty where that was not asked for"""
 
 
 @dataclass(frozen=True)
@@ -42,10 +56,16 @@ class Measurement(Scored):
 
     x: ParameterVector
     y: ParameterVector
+    x_rb: ParameterVector | None = None
+    """X of (2b), where it was asked for"""
 
 
 class UnitGradients(Protocol):
-    """Two passes over the units; the second only where the vectors of the first were not kept."""
+    """Two passes over the units; the second only where the vectors of the first were not kept.
+
+    X is that of (2), which comes with Y; X of (2b), the Rao-Blackwell form, has a reverse pass of its own and
+    is computed where it is asked for, which needs a λ that is constant.
+    """
 
     @property
     def name(self) -> str:
@@ -67,16 +87,21 @@ class UnitGradients(Protocol):
         """Parameters that were left to autograd so far, one by one, by a method that means to do without."""
         ...
 
-    def measure(self, objective: UnitObjective) -> Measurement:
+    def measure(self, objective: UnitObjective, *, rao_blackwell: bool = False) -> Measurement:
         """S, X_u and Y_u of one unit."""
         ...
 
     def measurements(
-        self, units: Sequence[UnitObjective], receive: Receive, passed: Passed = untold
+        self,
+        units: Sequence[UnitObjective],
+        receive: Receive,
+        passed: Passed = untold,
+        receive_rb: ReceiveX | None = None,
     ) -> Iterator[Scored]:
         """First pass over all units, numbered as they come, in their order.
 
-        A unit is yielded once `receive` has got all of it: the share of each parameter whole, and once.
+        A unit is yielded once `receive` has got all of it: the share of each parameter whole, and once. X of
+        (2b) is computed where there is a `receive_rb` for it.
         """
         ...
 
@@ -94,10 +119,12 @@ class UnitGradients(Protocol):
         S: Tensor,
         x_directions: Sequence[ParameterVector],
         y_directions: Sequence[ParameterVector],
-    ) -> tuple[list[float], list[float]]:
+        tokens: Sequence[TokenStatistics] = (),
+    ) -> Dots:
         """X_u·v for each v of `x_directions`, Y_u·v for each of `y_directions`.
 
-        `S` [N] is the first pass's: the weights are constants.
+        `S` [N] is the first pass's: the weights are constants. So are those of (2b), which its `tokens` give:
+        without them X of (2b) is not contracted.
         """
         ...
 
@@ -107,6 +134,8 @@ class UnitGradients(Protocol):
         x_directions: Sequence[ParameterVector],
         y_directions: Sequence[ParameterVector],
         passed: Passed = untold,
-    ) -> Iterator[tuple[list[float], list[float]]]:
+        *,
+        rao_blackwell: bool = False,
+    ) -> Iterator[Dots]:
         """Second pass over all units, in their order: of each what `contract` gives."""
         ...

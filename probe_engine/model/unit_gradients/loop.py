@@ -1,4 +1,4 @@
-"""`loop`: one autograd call a unit for X, one for Y. The reference (method.md §5)."""
+"""`loop`: one autograd call a unit for X, one for Y, one for X of (2b). The reference (method.md §5)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,27 @@ from probe_engine.model.sharding import parameter_gradients
 from probe_engine.model.teacher_forcing import (
     Layout,
     device_of,
+    rao_blackwell_sums,
     response_log_probs,
     response_logits,
     response_statistics,
     sequence_log_probs,
 )
-from probe_engine.model.unit_gradients.interface import Measurement
+from probe_engine.model.unit_gradients.interface import Dots, Measurement
 from probe_engine.model.unit_gradients.objective import UnitObjective, chunks
 from probe_engine.model.unit_gradients.unit_by_unit import UnitByUnit
 from probe_engine.registry import ParameterRegistry, ParameterVector, wide
+
+
+@dataclass(frozen=True)
+class Forward:
+    """One forward pass over n sequences, with its graph."""
+
+    layout: Layout
+    logits: Tensor
+    """[n, K, V]"""
+    S: Tensor
+    """[n], float64, nats"""
 
 
 @dataclass(frozen=True)
@@ -41,34 +53,37 @@ class Loop(UnitByUnit):
         """The model's own attention implementation."""
         return str(getattr(getattr(self.model, "config", None), "_attn_implementation", "unknown"))
 
-    def measure(self, objective: UnitObjective) -> Measurement:
+    def measure(self, objective: UnitObjective, *, rao_blackwell: bool = False) -> Measurement:
         """S, X_u and Y_u of one unit."""
         parts = chunks(objective, self.micro_batch)
         if len(parts) == 1:
-            S, tokens = self._scored(objective, parts[0])
-            wx, wy = (w.to(S.device) for w in objective.weights(S))
-            x, y = self._gradient((wx * S).sum(), retain=True), self._gradient((wy * S).sum())
-            return Measurement(objective, S.detach().cpu(), tokens, x, y)
-        # The weights of one response depend on S of its whole group: score first, then differentiate.
-        S, tokens = self.score(objective)
-        x, y = self.differentiate(objective, S)
-        return Measurement(objective, S, tokens, x, y)
+            run = self.forward(objective, parts[0])
+            S, tokens = run.S.detach().cpu(), self._statistics(run)
+            gradients = self._gradients(objective, parts[0], run, S, tokens if rao_blackwell else ())
+        else:
+            # The weights of one response depend on its whole group: score first, then differentiate.
+            S, tokens = self.score(objective)
+            gradients = self.differentiate(objective, S, tokens if rao_blackwell else ())
+        return Measurement(objective, S, tokens, *gradients)
 
     def score(self, objective: UnitObjective) -> tuple[Tensor, tuple[TokenStatistics, ...]]:
         """S [N] and each response's token statistics without a graph, in the micro-batches of `measure`."""
         with torch.no_grad():
-            scored = [self._scored(objective, part) for part in chunks(objective, self.micro_batch)]
+            runs = (self.forward(objective, part) for part in chunks(objective, self.micro_batch))
+            scored = [(run.S, self._statistics(run)) for run in runs]
         return torch.cat([s for s, _ in scored]).cpu(), tuple(t for _, ts in scored for t in ts)
 
-    def differentiate(self, objective: UnitObjective, S: Tensor) -> tuple[ParameterVector, ParameterVector]:
-        """X_u and Y_u with the weights of a known S [N]."""
-        wx, wy = objective.weights(S)
-        x, y = VectorSum(self.registry), VectorSum(self.registry)
+    def differentiate(
+        self, objective: UnitObjective, S: Tensor, tokens: Sequence[TokenStatistics] = ()
+    ) -> tuple[ParameterVector, ParameterVector, ParameterVector | None]:
+        """X_u and Y_u with the weights of a known S [N]; X of (2b) with those of known `tokens`."""
+        x, y, x_rb = (VectorSum(self.registry) for _ in range(3))
         for part in chunks(objective, self.micro_batch):
-            s = self.forward(objective, part)
-            x.add(self._gradient((wx[part].to(s.device) * s).sum(), retain=True))
-            y.add(self._gradient((wy[part].to(s.device) * s).sum()))
-        return x.total, y.total
+            found = self._gradients(objective, part, self.forward(objective, part), S, tokens)
+            for total, vector in zip((x, y, x_rb), found, strict=True):
+                if vector is not None:
+                    total.add(vector)
+        return x.total, y.total, x_rb.total if tokens else None
 
     def contract(
         self,
@@ -76,25 +91,54 @@ class Loop(UnitByUnit):
         S: Tensor,
         x_directions: Sequence[ParameterVector],
         y_directions: Sequence[ParameterVector],
-    ) -> tuple[list[float], list[float]]:
+        tokens: Sequence[TokenStatistics] = (),
+    ) -> Dots:
         """Differentiates once more and takes the dot products."""
-        x, y = self.differentiate(objective, S)
-        return [x.dot(v) for v in x_directions], [y.dot(v) for v in y_directions]
+        x, y, x_rb = self.differentiate(objective, S, tokens)
+        return Dots(
+            [x.dot(v) for v in x_directions],
+            [y.dot(v) for v in y_directions],
+            [] if x_rb is None else [x_rb.dot(v) for v in x_directions],
+        )
 
-    def forward(self, objective: UnitObjective, part: slice) -> Tensor:
-        """S of some of the unit's sequences, with its graph."""
-        logits, layout = self._logits(objective, part)
-        return sequence_log_probs(response_log_probs(logits, layout, self.temperature))
-
-    def _scored(self, objective: UnitObjective, part: slice) -> tuple[Tensor, tuple[TokenStatistics, ...]]:
-        """The same, with the responses' token statistics."""
-        logits, layout = self._logits(objective, part)
-        S = sequence_log_probs(response_log_probs(logits, layout, self.temperature))
-        return S, response_statistics(logits, layout, self.temperature)
-
-    def _logits(self, objective: UnitObjective, part: slice) -> tuple[Tensor, Layout]:
+    def forward(self, objective: UnitObjective, part: slice) -> Forward:
+        """Some of the unit's sequences under the model."""
         layout = Layout.of(objective.sequences[part], device=device_of(self.model))
-        return response_logits(self.model, layout), layout
+        logits = response_logits(self.model, layout)
+        return Forward(
+            layout, logits, sequence_log_probs(response_log_probs(logits, layout, self.temperature))
+        )
+
+    def rao_blackwell(
+        self, objective: UnitObjective, part: slice, run: Forward, tokens: Sequence[TokenStatistics]
+    ) -> Tensor:
+        """What (2b) differentiates, [n], of the sequences that were `run`; `tokens` are those of all."""
+        to_come = objective.entropies_to_come(tokens)[part]
+        return rao_blackwell_sums(run.logits, run.layout, to_come, self.temperature)
+
+    def _gradients(
+        self,
+        objective: UnitObjective,
+        part: slice,
+        run: Forward,
+        S: Tensor,
+        tokens: Sequence[TokenStatistics],
+    ) -> tuple[ParameterVector, ParameterVector, ParameterVector | None]:
+        """X and Y of a part, and X of (2b) where there are `tokens`."""
+
+        def weighted(weights: Tensor, of: Tensor) -> Tensor:
+            return (weights[part].to(of.device) * of).sum()
+
+        wx, wy = objective.weights(S)
+        x = self._gradient(weighted(wx, run.S), retain=True)
+        y = self._gradient(weighted(wy, run.S), retain=bool(tokens))
+        if not tokens:
+            return x, y, None
+        sums = self.rao_blackwell(objective, part, run, tokens)
+        return x, y, self._gradient(weighted(objective.rao_blackwell_weights, sums))
+
+    def _statistics(self, run: Forward) -> tuple[TokenStatistics, ...]:
+        return response_statistics(run.logits, run.layout, self.temperature)
 
     def _gradient(self, objective: Tensor, *, retain: bool = False) -> ParameterVector:
         gradients = parameter_gradients(self.model, objective, self.registry.parameters, retain_graph=retain)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from probe_engine.estimators.entropy import (
     length_weights,
@@ -16,6 +17,8 @@ from probe_engine.estimators.entropy import (
     x_weights,
     y_weights,
 )
+from probe_engine.estimators.rao_blackwell import entropies_to_come
+from probe_engine.estimators.token_statistics import TokenStatistics
 from probe_engine.model.teacher_forcing import TokenSequence
 from probe_engine.types import Batch, Unit
 
@@ -87,6 +90,22 @@ class UnitObjective:
             slices.append(slice(start, start + len(group.responses)))
             start += len(group.responses)
         return slices
+
+    @property
+    def rao_blackwell_weights(self) -> Tensor:
+        """λ/(G·k) [N]: X of (2b) is Σ_i of these times the gradient of Σ_t [ h_t + W_t·log π_t ]."""
+        return self.lam / (len(self.unit.groups) * self._group_sizes.repeat_interleave(self._group_sizes))
+
+    def entropies_to_come(self, tokens: Sequence[TokenStatistics]) -> tuple[Tensor, ...]:
+        """W_t of (2b) for each response's tokens, [L] each, from their exact entropies."""
+        group = torch.arange(len(self._group_sizes)).repeat_interleave(self._group_sizes)
+        h = pad_sequence([t.entropies.double() for t in tokens], batch_first=True)
+        return tuple(w[: len(t)] for w, t in zip(entropies_to_come(h, group), tokens, strict=True))
+
+    @property
+    def _group_sizes(self) -> Tensor:
+        """G of each group, [k]"""
+        return torch.tensor([len(group.responses) for group in self.unit.groups])
 
     def coefficients(self, S: Tensor) -> Tensor:
         """c [N] of (1), detached."""

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from probe_engine.estimators.mapping import GradientSquares
 from probe_engine.model.preconditioner import Preconditioner
-from probe_engine.model.unit_gradients.interface import Receive
+from probe_engine.model.unit_gradients.interface import Dots, Measurement, Receive, ReceiveX
 from probe_engine.registry import ParameterRegistry, ParameterVector
+from probe_engine.spec import XForm
 from probe_engine.types import Role
 
 
@@ -20,29 +21,40 @@ class UnitVectors:
 
     def __init__(self, registry: ParameterRegistry) -> None:
         self._ids = registry.ids
-        self._x: dict[int, dict[int, Tensor]] = defaultdict(dict)
-        self._y: dict[int, dict[int, Tensor]] = defaultdict(dict)
+        self._x, self._y, self._x_rb = (defaultdict[int, dict[int, Tensor]](dict) for _ in range(3))
 
     def __call__(self, parameter: int, units: Sequence[int], x: Tensor, y: Tensor) -> None:
         """Adds to the vectors of these units."""
-        for place, unit in enumerate(units):
-            for vectors, part in ((self._x, x[place]), (self._y, y[place])):
-                mine = vectors[unit].get(parameter)
-                vectors[unit][parameter] = part if mine is None else mine.add_(part)
+        _add(self._x, parameter, units, x)
+        _add(self._y, parameter, units, y)
+
+    def add_rao_blackwell(self, parameter: int, units: Sequence[int], x_rb: Tensor) -> None:
+        """Adds to X of (2b) of these units."""
+        _add(self._x_rb, parameter, units, x_rb)
 
     def of(self, unit: int) -> tuple[ParameterVector, ParameterVector]:
         """X_u and Y_u of this unit."""
-        x, y = (
-            ParameterVector(self._ids, tuple(vectors[unit].get(i) for i in range(len(self._ids))))
-            for vectors in (self._x, self._y)
-        )
-        return x, y
+        return self._vector(self._x[unit]), self._vector(self._y[unit])
+
+    def rao_blackwell(self, unit: int) -> ParameterVector:
+        """X_u of (2b)."""
+        return self._vector(self._x_rb[unit])
+
+    def _vector(self, tensors: dict[int, Tensor]) -> ParameterVector:
+        return ParameterVector(self._ids, tuple(tensors.get(i) for i in range(len(self._ids))))
+
+
+def _add(vectors: dict[int, dict[int, Tensor]], parameter: int, units: Sequence[int], parts: Tensor) -> None:
+    for unit, part in zip(units, parts, strict=True):
+        mine = vectors[unit].get(parameter)
+        vectors[unit][parameter] = part if mine is None else mine.add_(part)
 
 
 class UnitSums:
-    """Sums over the units of each role and four dot products of each unit; X_u and P Y_u where they are kept.
+    """Sums over the units of each role and the dot products of each unit; X_u and P Y_u where they are kept.
 
-    No more than one parameter's X and Y of a unit is needed at a time.
+    No more than one parameter's share of a unit is needed at a time; but P Y_u waits until X_u of (2b) has
+    come. What depends on X is there once for each form of it: `score` is (2), `rao_blackwell` (2b).
     """
 
     def __init__(
@@ -52,56 +64,89 @@ class UnitSums:
         roles: Sequence[Role],
         *,
         keep: bool,
+        rao_blackwell: bool = False,
         squares: GradientSquares | None = None,
     ) -> None:
         self._p, self._roles, self._squares = p, roles, squares
         self._ids = registry.ids
-        self._x: dict[Role, dict[int, Tensor]] = {"E": {}, "U": {}}
-        self._y: dict[Role, dict[int, Tensor]] = {"E": {}, "U": {}}
-        self._dots = torch.zeros(len(roles), 4, dtype=torch.float64)
+        self._x: dict[XForm, _Sums] = {"score": _Sums(), "rao_blackwell": _Sums()}
+        self._y = _Sums()
+        self._y_dots = torch.zeros(len(roles), 2, dtype=torch.float64)
+        self._x_dots: dict[XForm, Tensor] = {form: torch.zeros_like(self._y_dots) for form in self._x}
         self._kept = UnitVectors(registry) if keep else None
+        self._waiting: dict[tuple[int, int], Tensor] | None = {} if rao_blackwell else None
+        """P Y_u, by parameter and unit"""
 
     def __call__(self, parameter: int, units: Sequence[int], x: Tensor, y: Tensor) -> None:
         """Takes in one parameter's whole share of X and Y of these units."""
         diagonal = self._p.diagonal[parameter]
         py = y if diagonal is None else diagonal * y
-        self._dots[list(units)] += torch.stack(
-            [_dot(x, x), _dot(y, y), _dot(py, py), _dot(x, py)], dim=1
-        ).cpu()
-        for place, unit in enumerate(units):
-            for sums, part in ((self._x, x), (self._y, y)):
-                mine = sums[self._roles[unit]]
-                if parameter in mine:
-                    mine[parameter] += part[place]
-                else:
-                    mine[parameter] = part[place].clone()
-            if self._squares is not None:
-                self._squares.add_one(parameter, y[place])
+        self._y_dots[list(units)] += torch.stack([_dot(y, y), _dot(py, py)], dim=1).cpu()
+        self._y.add(parameter, self._roles_of(units), y)
+        self._take("score", parameter, units, x, py)
+        if self._squares is not None:
+            for part in y:
+                self._squares.add_one(parameter, part)
         if self._kept is not None:
             self._kept(parameter, units, x, py)
+        if self._waiting is not None:
+            self._waiting |= {(parameter, unit): part for unit, part in zip(units, py, strict=True)}
 
-    def norms(self, unit: int) -> tuple[float, float, float, float]:
+    def add_rao_blackwell(self, parameter: int, units: Sequence[int], x_rb: Tensor) -> None:
+        """Takes in one parameter's whole share of X of (2b), after that of X and Y."""
+        assert self._waiting is not None
+        py = torch.stack([self._waiting.pop((parameter, unit)) for unit in units])
+        self._take("rao_blackwell", parameter, units, x_rb, py)
+        if self._kept is not None:
+            self._kept.add_rao_blackwell(parameter, units, x_rb)
+
+    def norms(self, unit: int, form: XForm = "score") -> tuple[float, float, float, float]:
         """‖X_u‖, ‖Y_u‖, ‖P Y_u‖, X_u·P Y_u."""
-        x, y, py, x_py = self._dots[unit].tolist()
+        x, x_py = self._x_dots[form][unit].tolist()
+        y, py = self._y_dots[unit].tolist()
         return x**0.5, y**0.5, py**0.5, x_py
 
-    def kept(self, unit: int) -> tuple[ParameterVector, ParameterVector]:
-        """X_u and P Y_u."""
+    def kept(self, unit: int) -> tuple[ParameterVector, ParameterVector, ParameterVector]:
+        """X_u, P Y_u, and X_u of (2b): with nothing in it where that was not computed."""
         assert self._kept is not None
-        return self._kept.of(unit)
+        return *self._kept.of(unit), self._kept.rao_blackwell(unit)
 
-    @property
-    def x(self) -> dict[Role, ParameterVector]:
+    def x(self, form: XForm = "score") -> dict[Role, ParameterVector]:
         """ΣX by role."""
-        return {role: self._vector(tensors) for role, tensors in self._x.items()}
+        return self._x[form].by_role(self._ids)
 
     @property
     def y(self) -> dict[Role, ParameterVector]:
         """ΣY by role."""
-        return {role: self._vector(tensors) for role, tensors in self._y.items()}
+        return self._y.by_role(self._ids)
 
-    def _vector(self, tensors: dict[int, Tensor]) -> ParameterVector:
-        return ParameterVector(self._ids, tuple(tensors.get(i) for i in range(len(self._ids))))
+    def _take(self, form: XForm, parameter: int, units: Sequence[int], x: Tensor, py: Tensor) -> None:
+        self._x_dots[form][list(units)] += torch.stack([_dot(x, x), _dot(x, py)], dim=1).cpu()
+        self._x[form].add(parameter, self._roles_of(units), x)
+
+    def _roles_of(self, units: Sequence[int]) -> list[Role]:
+        return [self._roles[unit] for unit in units]
+
+
+class _Sums:
+    """Sums over the units of each role."""
+
+    def __init__(self) -> None:
+        self._tensors: dict[Role, dict[int, Tensor]] = {"E": {}, "U": {}}
+
+    def add(self, parameter: int, roles: Sequence[Role], parts: Tensor) -> None:
+        for role, part in zip(roles, parts, strict=True):
+            mine = self._tensors[role]
+            if parameter in mine:
+                mine[parameter] += part
+            else:
+                mine[parameter] = part.clone()
+
+    def by_role(self, ids: tuple[int, ...]) -> dict[Role, ParameterVector]:
+        return {
+            role: ParameterVector(ids, tuple(tensors.get(i) for i in range(len(ids))))
+            for role, tensors in self._tensors.items()
+        }
 
 
 class Contractions:
@@ -112,29 +157,40 @@ class Contractions:
         x_directions: Sequence[ParameterVector],
         y_directions: Sequence[ParameterVector],
         units: int,
+        *,
+        rao_blackwell: bool,
     ) -> None:
-        self._directions = (x_directions, y_directions)
+        self._directions = (x_directions, y_directions, x_directions if rao_blackwell else ())
         self._dots = tuple(torch.zeros(units, len(v), dtype=torch.float64) for v in self._directions)
 
     def __call__(self, parameter: int, units: Sequence[int], x: Tensor, y: Tensor) -> None:
         """Adds one parameter's part, or a part of it."""
-        for mine, directions, dots in zip((x, y), self._directions, self._dots, strict=True):
-            for column, direction in enumerate(directions):
-                v = direction.tensors[parameter]
-                if v is not None:
-                    dots[list(units), column] += _dot(mine, v).cpu()
+        self._add(0, parameter, units, x)
+        self._add(1, parameter, units, y)
 
-    def of(self, unit: int) -> tuple[list[float], list[float]]:
-        """The unit's dot products with the directions of X, and with those of Y."""
-        x, y = self._dots
-        return x[unit].tolist(), y[unit].tolist()
+    def add_rao_blackwell(self, parameter: int, units: Sequence[int], x_rb: Tensor) -> None:
+        """The same of X of (2b)."""
+        self._add(2, parameter, units, x_rb)
+
+    def of(self, unit: int) -> Dots:
+        """The unit's dot products."""
+        return Dots(*(dots[unit].tolist() for dots in self._dots))
+
+    def _add(self, kind: int, parameter: int, units: Sequence[int], mine: Tensor) -> None:
+        for column, direction in enumerate(self._directions[kind]):
+            v = direction.tensors[parameter]
+            if v is not None:
+                self._dots[kind][list(units), column] += _dot(mine, v).cpu()
 
 
-def handed_over(unit: int, x: ParameterVector, y: ParameterVector, receive: Receive) -> None:
+def handed_over(unit: int, measured: Measurement, receive: Receive, receive_rb: ReceiveX | None) -> None:
     """Whole vectors of one unit, parameter by parameter; what has no gradient is not mentioned."""
-    for index, (of_x, of_y) in enumerate(zip(x.tensors, y.tensors, strict=True)):
-        if of_x is not None and of_y is not None:
-            receive(index, [unit], of_x[None], of_y[None])
+    for index, (x, y) in enumerate(zip(measured.x.tensors, measured.y.tensors, strict=True)):
+        if x is not None and y is not None:
+            receive(index, [unit], x[None], y[None])
+            x_rb = None if measured.x_rb is None else measured.x_rb.tensors[index]
+            if receive_rb is not None and x_rb is not None:
+                receive_rb(index, [unit], x_rb[None])
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

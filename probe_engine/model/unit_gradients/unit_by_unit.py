@@ -8,7 +8,15 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor
 
 from probe_engine.estimators.token_statistics import TokenStatistics
-from probe_engine.model.unit_gradients.interface import Measurement, Passed, Receive, Scored, untold
+from probe_engine.model.unit_gradients.interface import (
+    Dots,
+    Measurement,
+    Passed,
+    Receive,
+    ReceiveX,
+    Scored,
+    untold,
+)
 from probe_engine.model.unit_gradients.objective import UnitObjective
 from probe_engine.model.unit_gradients.received import handed_over
 from probe_engine.registry import ParameterVector
@@ -20,7 +28,7 @@ class UnitByUnit(ABC):
     fallback_parameters = 0
 
     @abstractmethod
-    def measure(self, objective: UnitObjective) -> Measurement:
+    def measure(self, objective: UnitObjective, *, rao_blackwell: bool = False) -> Measurement:
         """S, X_u and Y_u of one unit."""
 
     @abstractmethod
@@ -34,16 +42,21 @@ class UnitByUnit(ABC):
         S: Tensor,
         x_directions: Sequence[ParameterVector],
         y_directions: Sequence[ParameterVector],
-    ) -> tuple[list[float], list[float]]:
+        tokens: Sequence[TokenStatistics] = (),
+    ) -> Dots:
         """X_u·v for each v of `x_directions`, Y_u·v for each of `y_directions`."""
 
     def measurements(
-        self, units: Sequence[UnitObjective], receive: Receive, passed: Passed = untold
+        self,
+        units: Sequence[UnitObjective],
+        receive: Receive,
+        passed: Passed = untold,
+        receive_rb: ReceiveX | None = None,
     ) -> Iterator[Scored]:
         """First pass."""
         for number, objective in enumerate(units):
-            measured = self.measure(objective)
-            handed_over(number, measured.x, measured.y, receive)
+            measured = self.measure(objective, rao_blackwell=receive_rb is not None)
+            handed_over(number, measured, receive, receive_rb)
             passed(objective.tokens)
             yield Scored(objective, measured.S, measured.tokens)
 
@@ -60,9 +73,12 @@ class UnitByUnit(ABC):
         x_directions: Sequence[ParameterVector],
         y_directions: Sequence[ParameterVector],
         passed: Passed = untold,
-    ) -> Iterator[tuple[list[float], list[float]]]:
+        *,
+        rao_blackwell: bool = False,
+    ) -> Iterator[Dots]:
         """Second pass."""
         for s in scored:
-            dots = self.contract(s.objective, s.S, x_directions, y_directions)
+            tokens = s.tokens if rao_blackwell else ()
+            dots = self.contract(s.objective, s.S, x_directions, y_directions, tokens)
             passed(s.objective.tokens)
             yield dots

@@ -118,8 +118,8 @@ class _BackwardOnce(torch.autograd.Function):
 
 
 def _backward_once(of: Objects) -> None:
-    def apply(_module: nn.Module, _args: object, output: Tensor) -> Tensor:
-        return _BackwardOnce.apply(output)  # type: ignore[no-untyped-call, no-any-return]
+    def apply(_module: nn.Module, _args: object, output: Tensor) -> Any:
+        return _BackwardOnce.apply(output)  # type: ignore[no-untyped-call]  # inherited from torch
 
     _lora(of, 1, "lora_A").register_forward_hook(apply)
 
@@ -129,8 +129,8 @@ def _dead_factor(of: Objects) -> None:
 
 
 def _made_anew_by_each_forward(of: Objects) -> None:
-    def make_anew(module: nn.Module, _args: object) -> None:
-        module.weight = nn.Parameter(module.weight.detach().clone())  # type: ignore[operator]
+    def make_anew(module: Any, _args: object) -> None:
+        module.weight = nn.Parameter(module.weight.detach().clone())
 
     _lora(of, 1, "lora_B").register_forward_pre_hook(make_anew)
 
@@ -150,15 +150,15 @@ def _rewritten(module: Any, change: Callable[[Callable[..., Any]], Callable[...,
     module.forward = change(module.forward)
 
 
-def _detached(forward: Callable[..., Any]) -> Callable[..., Any]:
+def _detached(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     @functools.wraps(forward)
     def run(x: Tensor) -> Tensor:
-        return forward(x).detach()  # type: ignore[no-any-return]
+        return forward(x).detach()
 
     return run
 
 
-def _noisy(forward: Callable[..., Any]) -> Callable[..., Any]:
+def _noisy(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     @functools.wraps(forward)
     def run(x: Tensor) -> Tensor:
         return nn.functional.dropout(forward(x), 0.2)
@@ -190,7 +190,7 @@ def _clamped_backward(lab: Lab) -> Report:
 
     def clamp(_module: nn.Module, _args: object, output: Tensor) -> None:
         if output.requires_grad:
-            output.register_hook(lambda gradient: gradient.clamp(-0.3, 0.3))  # type: ignore[no-untyped-call]
+            output.register_hook(lambda gradient: gradient.clamp(-0.3, 0.3))
 
     _layer(of, 1).mlp.register_forward_hook(clamp)
     return doctor(of.model, optimizer=of.optimizer, batch=of.batch, method="fused", device="cpu")
@@ -210,14 +210,14 @@ def _tokens_alone(forward: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _full(forward: Callable[..., Any]) -> Callable[..., Any]:
+def _full(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """An expert that takes so many tokens of a batch, and passes over the rest."""
     capacity = 16
 
     @functools.wraps(forward)
     def run(x: Tensor) -> Tensor:
         place = torch.arange(x.shape[0] * x.shape[1]).reshape(x.shape[:2])
-        return forward(x) * (place < capacity)[..., None]  # type: ignore[no-any-return]
+        return forward(x) * (place < capacity)[..., None]
 
     return run
 

@@ -22,10 +22,13 @@ def _at(lab: Lab, lr: float) -> Report:
 
 
 def _influence(of: Objects) -> Tensor:
-    """K [B, B], prompts in the batch's order; training on a prompt scales with its advantages."""
-    found = _probed(of).influence
+    """K [B, B] of the headline, prompts in the batch's order; training on a prompt scales with its
+    advantages."""
+    report = _probed(of)
+    found = report.influence
     assert found is not None, "a run this small keeps its unit vectors"
-    return torch.tensor(found.K, dtype=torch.float64)
+    headline = found.K if report.estimates.x_estimator == "score" else found.K_rb
+    return torch.tensor(headline, dtype=torch.float64)
 
 
 def _by_prompt(of: Objects, factors: Tensor) -> None:
@@ -45,7 +48,7 @@ def _advantages_of_chance(lab: Lab) -> Report:
 def _bent(lab: Lab) -> Report:
     of = lab.objects()
     of.batch.update(lab.batch(prompts=32, seed=6))
-    return _probed(of, lr=3.5e-3)
+    return _probed(of, lr=5e-3, steps=("adamw",))
 
 
 def _units_alike_and_pairs_not(lab: Lab) -> Report:
@@ -99,4 +102,9 @@ INJECTIONS: tuple[Injection, ...] = (
         "STAT007", "every second parameter without Adam state", _half_without_state, besides=("OPT004",)
     ),
     Injection("STAT008", "eight prompts", _few_prompts),
+    Injection(
+        "STAT009",
+        "a length weight for each length",
+        lambda lab: _probed(lab.objects(), weighting="per_token"),
+    ),
 )

@@ -17,12 +17,6 @@ from probe_engine.sources.checkpoints.adam_state import (
     refuse_other_families,
     refused,
 )
-from probe_engine.types import OptimizerState
-
-
-def optimizer_state_of(optimizer: torch.optim.Optimizer, registry: ParameterRegistry) -> OptimizerState:
-    """The state of the optimizer's parameters that the registry holds; `read_optimizer` says the rest."""
-    return read_optimizer(optimizer, registry).state
 
 
 def read_optimizer(

@@ -10,7 +10,6 @@ from pathlib import Path
 from probe_engine.errors import ProbeError
 from probe_engine.spec import RunSpec
 
-_STEP_IN_NAME = re.compile(r"(?:checkpoint|global_step|step)[-_]?(\d{1,15})$")
 _BY_STEP = (
     "completions/completions_{step:05d}.parquet",
     "completions_{step:05d}.parquet",

@@ -17,7 +17,7 @@ from probe_engine.estimators.derivative import (
     settled,
 )
 from probe_engine.estimators.entropy import length_weights
-from probe_engine.estimators.importance import Samples
+from probe_engine.estimators.rescored import Samples
 
 MODEL = Enumerable()
 B, G = 4, 4

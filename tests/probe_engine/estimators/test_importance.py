@@ -1,4 +1,4 @@
-"""SNIS, matched and PSIS: against naive twins, arviz, and the enumerable model's exact change."""
+"""SNIS, matched and PSIS against naive twins and arviz; their weights' diagnostics."""
 
 from __future__ import annotations
 
@@ -10,20 +10,18 @@ import pytest
 import torch
 from arviz_stats.base import array_stats
 from oracles import importance as naive
-from oracles.enumeration import Draw, Enumerable
+from oracles.enumeration import Enumerable
 
 from probe_engine.estimators.entropy import length_weights
-from probe_engine.estimators.importance import (
-    Samples,
+from probe_engine.estimators.importance import matched, psis, snis
+from probe_engine.estimators.rescored import Samples, unit_ess
+from probe_engine.estimators.weights import (
+    degenerate,
     ess,
     ess_status,
     khat_status,
     khat_threshold,
-    matched,
     pareto_khat,
-    psis,
-    snis,
-    unit_ess,
 )
 
 # Units of one or two prompts, prompts of two or three responses.
@@ -148,6 +146,14 @@ def test_diagnostics_at_their_borders():
     ]
 
 
+@pytest.mark.parametrize(
+    ("ess_fraction", "khat", "expected"),
+    [(0.3, None, False), (0.2999, None, True), (0.89, 1.0, True), (0.89, 0.999, False), (0.9, 1.0, False)],
+)
+def test_weights_degenerate_where_one_of_the_two_fails(ess_fraction, khat, expected):
+    assert degenerate(ess_fraction, khat, 100) == expected
+
+
 def heavy(n: int) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(1).standard_t(3, size=n))
 
@@ -197,60 +203,20 @@ def test_khat_tells_a_heavy_tail_from_a_light_one():
     assert pareto_khat(torch.from_numpy(rng.exponential(size=2000) * 1.5)) > 1
 
 
-class TestAgainstTheExactChange:
-    """The step is held fixed, so long that its first order is off by a third; batches are drawn anew."""
-
-    MODEL = Enumerable()
-    B, G, BATCHES = 16, 4, 500
-
-    @pytest.fixture(scope="class")
-    def step(self) -> torch.Tensor:
-        kappa = torch.full((len(self.MODEL.listed),), 1 / self.MODEL.max_length, dtype=torch.float64)
-        return 8 * self.MODEL.preconditioner * self.MODEL.expected_y(kappa).mean(0)
-
-    @pytest.fixture(scope="class")
-    def draw(self) -> Draw:
-        return self.MODEL.draw(self.BATCHES, self.B, self.G, seed=1)
-
-    def changes(self, estimator, draw, step, weighting):
-        model = self.MODEL
-        lam = length_weights(model.lengths, weighting, model.max_length)
-        S, S_plus = model.of(model.S, draw), model.of(model.log_probs(model.theta + step), draw)
-        rows = zip(S, S_plus, lam[draw.sequences], strict=True)
-        return [estimator(equal(*row)) for row in rows], model.change(lam, step)
-
-    @pytest.mark.parametrize("weighting", ["dr_grpo", "sequence", "per_token"])
-    def test_matched_is_unbiased_and_its_error_is_its_spread(self, draw, step, weighting):
-        changes, exact = self.changes(matched, draw, step, weighting)
-        values = torch.tensor([c.delta_h for c in changes], dtype=torch.float64)
-        assert abs(values.mean() - exact) < 4 * values.std() / math.sqrt(self.BATCHES)
-        claimed = torch.tensor([c.se for c in changes]).square().mean().sqrt()
-        assert claimed == pytest.approx(float(values.std()), rel=0.15)
-
-    @pytest.mark.parametrize("weighting", ["dr_grpo", "per_token"])
-    def test_snis_error_is_its_spread(self, draw, step, weighting):
-        changes, _ = self.changes(snis, draw, step, weighting)
-        values = torch.tensor([c.delta_h for c in changes], dtype=torch.float64)
-        claimed = torch.tensor([c.se for c in changes]).square().mean().sqrt()
-        assert claimed == pytest.approx(float(values.std()), rel=0.15)
-
-    @pytest.mark.parametrize("weighting", ["dr_grpo", "per_token"])
-    def test_snis_is_consistent(self, step, weighting):
-        """A hundred thousand responses leave it within 4 of its errors, and those are small."""
-        (change,), exact = self.changes(snis, self.MODEL.draw(1, 25_000, 4, seed=2), step, weighting)
-        assert abs(change.delta_h - exact) < 4 * change.se
-        assert change.se < 0.25 * abs(exact)
-
-    @pytest.mark.parametrize("weighting", ["dr_grpo", "per_token"])
-    def test_matched_becomes_the_prediction_as_the_step_shrinks(self, draw, step, weighting):
-        one = Draw(draw.contexts[:1], draw.sequences[:1])
-        lam = length_weights(self.MODEL.lengths, weighting, self.MODEL.max_length)
-        mean_x = self.MODEL.x(one, lam)[0].mean(0)
-        misses = []
-        for scale in (1.0, 0.1, 0.01, 1e-6):
-            (change,), _ = self.changes(matched, one, scale * step, weighting)
-            misses.append(abs(change.delta_h / float(mean_x @ (scale * step)) - 1))
-        assert misses[0] > 0.05
-        assert misses[1] < 0.2 * misses[0]
-        assert misses[2] < 0.2 * misses[1]
-        assert misses[3] < 1e-4
+@pytest.mark.parametrize("weighting", ["dr_grpo", "per_token"])
+def test_matched_becomes_the_prediction_as_the_step_shrinks(weighting):
+    model = Enumerable()
+    kappa = torch.full((len(model.listed),), 1 / model.max_length, dtype=torch.float64)
+    step = 8 * model.preconditioner * model.expected_y(kappa).mean(0)
+    draw = model.draw(1, 16, 4, seed=1)
+    lam = length_weights(model.lengths, weighting, model.max_length)
+    mean_x, S = model.x(draw, lam)[0].mean(0), model.of(model.S, draw)[0]
+    misses = []
+    for scale in (1.0, 0.1, 0.01, 1e-6):
+        S_plus = model.of(model.log_probs(model.theta + scale * step), draw)[0]
+        change = matched(equal(S, S_plus, lam[draw.sequences[0]]))
+        misses.append(abs(change.delta_h / float(mean_x @ (scale * step)) - 1))
+    assert misses[0] > 0.05
+    assert misses[1] < 0.2 * misses[0]
+    assert misses[2] < 0.2 * misses[1]
+    assert misses[3] < 1e-4

@@ -2,72 +2,18 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import pytest
 import torch
-from oracles.enumeration import Enumerable
-from torch import Tensor
+from oracles.moved import Moved
 
-from probe_engine.estimators.importance import Samples, matched
 from probe_engine.estimators.per_decision import Decisions, changes, per_decision
-
-LAM = 1.0
-
-
-class Moved:
-    """The enumerable model before and after a step, place by place."""
-
-    def __init__(self, size: float, seed: int = 0) -> None:
-        self.model = Enumerable(seed=seed)
-        generator = torch.Generator().manual_seed(seed)
-        self.step = size * torch.randn(len(self.model.theta), generator=generator, dtype=torch.float64)
-
-    @cached_property
-    def places(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """log π, log π⁺, h, h⁺ of every listed sequence's places, each [C, N, T]; 0 after the end."""
-        m = self.model
-        V, C, N, T = m.vocabulary, m.contexts, len(m.listed), m.max_length
-        found = []
-        for theta in (m.theta, m.theta + self.step):
-            table = torch.log_softmax(theta.view(V, V) + m.offsets, dim=-1)
-            entropies = -(table.exp() * table).sum(-1)
-            log_probs, h = torch.zeros(2, C, N, T, dtype=torch.float64)
-            for n, sequence in enumerate(m.listed):
-                for t, (previous, token) in enumerate(zip((0, *sequence), sequence, strict=False)):
-                    log_probs[:, n, t] = table[:, t, previous, token]
-                    h[:, n, t] = entropies[:, t, previous]
-            found += [log_probs, h]
-        before, h, after, h_plus = found
-        return before, after, h, h_plus
-
-    @cached_property
-    def truth(self) -> float:
-        return self.model.change(torch.ones(len(self.model.listed), dtype=torch.float64), self.step)
-
-    def drawn(self, batches: int, B: int, G: int, seed: int) -> list[tuple[Samples, Decisions]]:
-        """Batches of responses, sampled before the step."""
-        draw = self.model.draw(batches, B, G, seed)
-        result = []
-        for contexts, sequences in zip(draw.contexts, draw.sequences, strict=True):
-            before, after, h, h_plus = (t[contexts[:, None], sequences].flatten(0, 1) for t in self.places)
-            unit = torch.arange(B).repeat_interleave(G)
-            n = B * G
-            samples = Samples(
-                S=before.sum(1),
-                S_plus=after.sum(1),
-                lam=torch.full((n,), LAM, dtype=torch.float64),
-                weight=torch.full((n,), 1 / n, dtype=torch.float64),
-                unit=unit,
-                group=unit,
-            )
-            result.append((samples, Decisions(after - before, h, h_plus)))
-        return result
+from probe_engine.estimators.rao_blackwell import entropies_to_come
+from probe_engine.estimators.rescored import Samples, leave_one_out_mean
 
 
 def test_its_expectation_is_the_exact_change() -> None:
     """Over every pair of a prompt's responses: the first is measured, the second is its baseline."""
-    moved = Moved(0.5)
+    moved = Moved.at_random(0.5, weighting="sequence")
     before, after, h, h_plus = moved.places
     N = before.shape[1]
     first, second = (
@@ -82,36 +28,37 @@ def test_its_expectation_is_the_exact_change() -> None:
 
 
 def test_the_baseline_changes_no_expectation_but_the_spread() -> None:
-    moved = Moved(0.5)
-    batches = moved.drawn(300, 8, 4, seed=1)
-    with_b = torch.tensor([per_decision(*batch).delta_h for batch in batches])
-    without = torch.stack([changes(d, torch.zeros_like(d.h)).mean() for _, d in batches])
+    moved = Moved.at_random(0.5, weighting="sequence")
+    batches = list(moved.drawn(300, 8, 4, seed=1))
+    with_b = torch.tensor([per_decision(b.samples, b.decisions).delta_h for b in batches])
+    without = torch.stack([changes(b.decisions, torch.zeros_like(b.decisions.h)).mean() for b in batches])
     assert abs(float(with_b.mean()) - moved.truth) < 4 * float(with_b.std()) / 300**0.5
     assert abs(float(without.mean()) - moved.truth) < 4 * float(without.std()) / 300**0.5
     assert with_b.std() < without.std()
 
 
-@pytest.mark.parametrize("size", [0.1, 0.35])
-def test_it_is_quieter_than_matched_and_its_error_is_its_spread(size: float) -> None:
-    moved = Moved(size)
-    batches = moved.drawn(500, 16, 4, seed=2)
-    rms = float(torch.cat([s.log_w for s, _ in batches]).square().mean().sqrt())
-    assert rms <= 0.5
-    ours = [per_decision(*batch) for batch in batches]
-    theirs = torch.tensor([matched(samples).delta_h for samples, _ in batches])
-    values = torch.tensor([change.delta_h for change in ours])
-    assert values.std() < theirs.std()
-    se = torch.tensor([change.se or 0.0 for change in ours]).square().mean().sqrt()
-    assert float(se / values.std()) == pytest.approx(1, abs=0.15)
-
-
 def test_no_step_no_change_and_the_entropy_before_is_the_mean_of_exact_entropies() -> None:
-    moved = Moved(0.0)
-    samples, decisions = moved.drawn(1, 6, 3, seed=3)[0]
-    change = per_decision(samples, decisions)
+    moved = Moved.at_random(0.0, weighting="sequence")
+    (drawn,) = moved.drawn(1, 6, 3, seed=3)
+    change = per_decision(drawn.samples, drawn.decisions)
     assert change.delta_h == 0
     assert change.se == 0
-    assert change.h_before == pytest.approx(float(decisions.h.sum(1).mean()))
+    assert change.h_before == pytest.approx(float(drawn.decisions.h.sum(1).mean()))
+
+
+def test_its_first_order_is_that_of_the_rao_blackwell_gradient_response_by_response() -> None:
+    """So the sweep's departures hold no sampling noise: λ·Σ_t [ ∇h_t + W_t·∇log π_t ]·Δθ, W_t of (2b)."""
+    whole, tiny = Moved.at_random(0.5), Moved.at_random(1e-6)
+    (drawn,) = tiny.drawn(1, 6, 3, seed=3)
+    d, group = drawn.decisions, drawn.samples.group
+    to_come = entropies_to_come(d.h, group)
+    slope = (d.h_plus - d.h + to_come * d.log_ratio).sum(1)
+    measured = changes(d, leave_one_out_mean(d.h, group))
+    torch.testing.assert_close(measured, slope, rtol=1e-4, atol=1e-12)
+    (drawn,) = whole.drawn(1, 6, 3, seed=3)
+    d = drawn.decisions
+    bent = changes(d, leave_one_out_mean(d.h, group)) - (d.h_plus - d.h + to_come * d.log_ratio).sum(1)
+    assert float(bent.abs().max()) > 1e-3
 
 
 def test_rows_of_different_lengths_are_padded_with_nothing() -> None:
@@ -123,7 +70,8 @@ def test_rows_of_different_lengths_are_padded_with_nothing() -> None:
 
 
 def test_length_weights_that_differ_are_refused() -> None:
-    samples, decisions = Moved(0.1).drawn(1, 4, 2, seed=4)[0]
+    (drawn,) = Moved.at_random(0.1).drawn(1, 4, 2, seed=4)
+    samples, decisions = drawn.samples, drawn.decisions
     uneven = Samples(
         samples.S,
         samples.S_plus,

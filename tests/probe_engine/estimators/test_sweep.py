@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -12,13 +13,17 @@ from torch import Tensor
 
 from probe_engine.checks import statistics as checks
 from probe_engine.estimators.entropy import length_weights
-from probe_engine.estimators.importance import Samples, matched
+from probe_engine.estimators.importance import matched
+from probe_engine.estimators.rescored import Samples
 from probe_engine.estimators.sweep import SCALES, Reach, curvature, linear_range, sweep_of
 
 MODEL = Enumerable()
 LAM = length_weights(MODEL.lengths, "dr_grpo", MODEL.max_length)
 KAPPA = torch.full((len(MODEL.listed),), 1 / MODEL.max_length, dtype=torch.float64)
 DIRECTION = MODEL.preconditioner * MODEL.expected_y(KAPPA).mean(0)
+
+
+swept = partial(sweep_of, "adamw", "score")
 
 
 def samples(S: Tensor, S_plus: Tensor, lam: Tensor) -> Samples:
@@ -49,7 +54,7 @@ def departure(step: Tensor, k: float) -> float:
 
 def test_points_and_curvature_are_unbiased() -> None:
     step, batches = 3 * DIRECTION, 200
-    sweeps = [sweep_of(r) for r in reaches(step, batches, B=16)]
+    sweeps = [swept(r) for r in reaches(step, batches, B=16)]
     for index, k in enumerate(SCALES):
         found = torch.tensor([s.points[index].departure for s in sweeps], dtype=torch.float64)
         assert abs(found.mean() - departure(step, k)) < 4 * found.std() / math.sqrt(batches)
@@ -62,7 +67,7 @@ def test_points_and_curvature_are_unbiased() -> None:
 
 def test_the_departure_does_not_share_the_noise_of_the_change() -> None:
     """Its error is that of the curvature alone: it shrinks with the square of the scale."""
-    (sweep,) = map(sweep_of, reaches(0.3 * DIRECTION, 1, B=64))
+    (sweep,) = map(swept, reaches(0.3 * DIRECTION, 1, B=64))
     quarter, whole = sweep.points[0], sweep.points[2]
     assert quarter.departure_se == pytest.approx(whole.departure_se / 16, rel=0.1)
     assert quarter.se == pytest.approx(whole.se / 4, rel=0.1)
@@ -77,14 +82,14 @@ def test_the_linear_range_ends_where_the_enumerated_change_bends() -> None:
     k = torch.linspace(0.01, 2, 400)
     bent = next(float(x) for x in k if abs(departure(step, float(x))) > 0.1 * float(x) * abs(slope))
     assert 0.2 < bent < 1
-    sweep = sweep_of(batch)
+    sweep = swept(batch)
     assert sweep.linear_range == pytest.approx(bent, abs=0.05)
     assert checks.first_order(sweep).status == "warn"
     assert f"{sweep.linear_range:.2g} of this step" in checks.first_order(sweep).message
 
 
 def test_a_short_step_is_linear_throughout() -> None:
-    (sweep,) = map(sweep_of, reaches(0.1 * DIRECTION, 1, B=32))
+    (sweep,) = map(swept, reaches(0.1 * DIRECTION, 1, B=32))
     assert sweep.linear_range == 2
     assert checks.first_order(sweep).status == "ok"
 
@@ -95,9 +100,7 @@ def by_hand(*departures: float, first: float = 1.0, spread: float = 0.0, ess: fl
     template = matched(samples(torch.zeros(4, 2), torch.zeros(4, 2), torch.ones(4, 2)))
     one = torch.full((4,), first, dtype=torch.float64)
     return [
-        Reach(
-            k, replace(template, d_units=k * one + d + around, delta_h=k * first + d, ess_fraction=ess), one
-        )
+        Reach(k, replace(template, d_units=k * one + d + around, ess=ess * template.n), one)
         for k, d in zip(SCALES, departures, strict=True)
     ]
 
@@ -116,13 +119,13 @@ def by_hand(*departures: float, first: float = 1.0, spread: float = 0.0, ess: fl
     ids=["bends at a half", "holds", "at the border", "falls", "no ESS", "noise", "nan"],
 )
 def test_linear_range_by_hand(departures, changes, expected) -> None:
-    found = sweep_of(by_hand(*departures, **changes)).linear_range
+    found = swept(by_hand(*departures, **changes)).linear_range
     assert found is None if expected is None else found == pytest.approx(expected)
 
 
 def test_scales_whose_weights_degenerated_are_left_out() -> None:
     kept, lost = by_hand(*(0.05 * k * k for k in SCALES)), by_hand(*(9.0 for _ in SCALES), ess=0.1)
-    sweep = sweep_of([*kept[:2], *lost[2:]])
+    sweep = swept([*kept[:2], *lost[2:]])
     assert sweep.linear_range == 0.5
     assert sweep.curvature == pytest.approx(0.05)
     assert checks.first_order(sweep).status == "skip"

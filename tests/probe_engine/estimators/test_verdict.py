@@ -42,6 +42,13 @@ def test_healthy_numbers_agree():
         assert part in result.reason
 
 
+def test_the_rao_blackwell_form_is_named_where_it_predicts():
+    row = VerdictRow(step="adamw", pairing="held_out", estimator="per_decision", x_estimator="rao_blackwell")
+    for changed in ({}, {"measured": 3.0}, {"ci95": (-2.0, 1.0)}):
+        assert "-1 by the Rao-Blackwell gradient" in judge(row=row, **changed).reason
+        assert "Rao-Blackwell" not in judge(**changed).reason
+
+
 @pytest.mark.parametrize(
     ("changed", "status", "said"),
     [

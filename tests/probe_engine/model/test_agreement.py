@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from probe_engine.checks.numerics import fast_method
 from probe_engine.model.preconditioner import preconditioner
 from probe_engine.model.unit_gradients import (
+    Dots,
     Measurement,
     UnitGradients,
     UnitObjective,
@@ -78,11 +79,12 @@ class Wrong:
         S: Tensor,
         x_directions: Sequence[ParameterVector],
         y_directions: Sequence[ParameterVector],
-    ) -> tuple[list[float], list[float]]:
-        x, y = self.plain.contract(objective, S, x_directions, y_directions)
-        return (
+    ) -> Dots:
+        x, y, x_rb = self.plain.contract(objective, S, x_directions, y_directions)
+        return Dots(
             [0.0] * len(x) if self.what == "X·v" else x,
             [v * 1.01 for v in y] if self.what == "Y·v" else y,
+            x_rb,
         )
 
 

@@ -21,6 +21,7 @@ from probe_engine.model.teacher_forcing import response_logits
 from probe_engine.model.unit_gradients import Fused, Loop, objectives
 from probe_engine.model.unit_gradients.fused import packing, reverse
 from probe_engine.model.unit_gradients.fused.packing import PASS_TOKENS, rectangles
+from probe_engine.model.unit_gradients.fused.tape import Tape
 from probe_engine.model.unit_gradients.received import UnitVectors
 from probe_engine.registry import ParameterRegistry, ParameterVector
 
@@ -34,6 +35,8 @@ ADAPTATIONS = {
     "modules_to_save": {"modules_to_save": ["lm_head", "embed_tokens", "wte", "embed_in"]},
 }
 UNITS = objectives(tiny.batch(sizes=(3, 2, 4), weighting="per_token"))
+CONSTANT_LAMBDA = objectives(tiny.batch(sizes=(3, 2, 4)))
+"""As X of (2b) needs it."""
 
 
 def build(
@@ -55,18 +58,21 @@ def trained(model: nn.Module) -> ParameterRegistry:
     return ParameterRegistry.of(model).trainable
 
 
-def vectors(method, units=UNITS) -> list[tuple[ParameterVector, ParameterVector]]:
+def vectors(method, units=UNITS, *, rao_blackwell: bool = False) -> list[tuple[ParameterVector, ...]]:
+    """X and Y of each unit, and X of (2b)."""
     received = UnitVectors(method.registry)
-    scored = list(method.measurements(units, received))
+    receive_rb = received.add_rao_blackwell if rao_blackwell else None
+    scored = list(method.measurements(units, received, receive_rb=receive_rb))
     assert [s.objective for s in scored] == list(units)
-    return [received.of(number) for number in range(len(units))]
+    third = [received.rao_blackwell] if rao_blackwell else []
+    return [(*received.of(number), *(of(number) for of in third)) for number in range(len(units))]
 
 
 def error(ours, theirs) -> float:
-    """Largest error in norm over the largest unit, of X and of Y; a gradient that no unit has on one side no
-    unit has on the other."""
+    """Largest error in norm over the largest unit, of X and of Y (and of X of (2b)); a gradient that no unit
+    has on one side no unit has on the other."""
     found = []
-    for kind in (0, 1):
+    for kind in range(len(theirs[0])):
         mine, reference = ([unit[kind] for unit in side] for side in (ours, theirs))
         assert reached(mine) == reached(reference)
         largest = max(v.norm() for v in reference)
@@ -91,9 +97,12 @@ def difference(a: ParameterVector, b: ParameterVector) -> float:
     return sum(float(d.double().square().sum()) for d in present) ** 0.5
 
 
-def against_loop(model: nn.Module, *, micro_batch: int = 8, units=UNITS) -> tuple[float, Fused]:
-    fused = Fused(model, trained(model), micro_batch)
-    return error(vectors(fused, units), vectors(Loop(model, trained(model), 100), units)), fused
+def against_loop(
+    model: nn.Module, *, micro_batch: int = 8, units=UNITS, rao_blackwell: bool = False
+) -> tuple[float, Fused]:
+    fused, loop = Fused(model, trained(model), micro_batch), Loop(model, trained(model), 100)
+    ours, theirs = (vectors(method, units, rao_blackwell=rao_blackwell) for method in (fused, loop))
+    return error(ours, theirs), fused
 
 
 @pytest.fixture(params=["right", "left"])
@@ -123,6 +132,22 @@ def test_loop_s_gradients_in_float32(family, adaptation):
 @pytest.mark.parametrize("adaptation", ["full", "lora"])
 def test_loop_s_gradients_in_float64(family, adaptation):
     found, _ = against_loop(build(family, adaptation, dtype=torch.float64))
+    assert found < 1e-10
+
+
+@pytest.mark.parametrize(("family", "adaptation"), BUILDS)
+@pytest.mark.usefixtures("padding_side")
+def test_loop_s_rao_blackwell_gradients_in_float32(family, adaptation):
+    found, _ = against_loop(build(family, adaptation), units=CONSTANT_LAMBDA, rao_blackwell=True)
+    assert found < 1e-5
+
+
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f not in ("gemma", "mixtral")])
+@pytest.mark.parametrize("adaptation", ["full", "lora"])
+@pytest.mark.parametrize("micro_batch", [2, 8])
+def test_loop_s_rao_blackwell_gradients_in_float64(family, adaptation, micro_batch):
+    model = build(family, adaptation, dtype=torch.float64)
+    found, _ = against_loop(model, micro_batch=micro_batch, units=CONSTANT_LAMBDA, rao_blackwell=True)
     assert found < 1e-10
 
 
@@ -168,16 +193,23 @@ def test_contractions_are_dot_products():
         )
         for _ in range(3)
     ]
-    reference = vectors(Loop(model, registry, 8))
-    scored = list(method.measurements(UNITS, lambda *_: None))
-    found = list(method.contractions(scored, directions[:2], directions[2:]))
-    for (x, y), (x_dots, y_dots) in zip(reference, found, strict=True):
-        assert x_dots == pytest.approx([x.dot(v) for v in directions[:2]], rel=1e-9)
-        assert y_dots == pytest.approx([y.dot(v) for v in directions[2:]], rel=1e-9)
-        assert method.contract(UNITS[0], scored[0].S, directions[:2], []) == (pytest.approx(found[0][0]), [])
+    units = CONSTANT_LAMBDA
+    reference = vectors(Loop(model, registry, 8), units, rao_blackwell=True)
+    scored = list(method.measurements(units, lambda *_: None))
+    found = list(method.contractions(scored, directions[:2], directions[2:], rao_blackwell=True))
+    for (x, y, x_rb), dots in zip(reference, found, strict=True):
+        assert dots.x == pytest.approx([x.dot(v) for v in directions[:2]], rel=1e-9)
+        assert dots.y == pytest.approx([y.dot(v) for v in directions[2:]], rel=1e-9)
+        assert dots.x_rb == pytest.approx([x_rb.dot(v) for v in directions[:2]], rel=1e-9)
+    first = scored[0]
+    one = method.contract(units[0], first.S, directions[:2], [])
+    assert one == (pytest.approx(found[0].x), [], [])
+    one = method.contract(units[0], first.S, directions[:2], [], first.tokens)
+    assert one.x_rb == pytest.approx(found[0].x_rb)
 
 
-def test_one_forward_and_one_reverse_pass(monkeypatch):
+@pytest.mark.parametrize("rao_blackwell", [False, True])
+def test_one_forward_and_one_reverse_pass_for_each_root(monkeypatch, rao_blackwell):
     model = build("llama", "lora")
     batch = tiny.batch(sizes=(4, 4, 4))
     even = [
@@ -191,15 +223,19 @@ def test_one_forward_and_one_reverse_pass(monkeypatch):
     forwards, reverses, plain = [], [], torch.autograd.grad
     handle = model.register_forward_hook(lambda *_: forwards.append(1))
     monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: reverses.append(1) or plain(*a, **k))
-    vectors(Fused(model, trained(model), 12), even)
+    vectors(Fused(model, trained(model), 12), even, rao_blackwell=rao_blackwell)
     handle.remove()
-    assert (len(forwards), len(reverses)) == (1, 1)
+    assert (len(forwards), len(reverses)) == (1, 1 + rao_blackwell)
 
 
-@pytest.mark.parametrize(("adaptation", "limit"), [("lora", 1.1), ("full", 4 / 3)])
-def test_arithmetic_is_that_of_a_training_step(adaptation, limit):
+@pytest.mark.parametrize(
+    ("adaptation", "rao_blackwell", "limit"),
+    [("lora", False, 1.1), ("full", False, 4 / 3), ("lora", True, 1.6), ("full", True, 4 / 3 + 0.7 + 0.1)],
+)
+def test_arithmetic_is_that_of_a_training_step(adaptation, rao_blackwell, limit):
     """Forward, reverse pass without the frozen base's weight gradients, and each layer's δ xᵀ of every
-    sequence, which is a step's own weight gradient; X and Y are combinations of those."""
+    sequence, which is a step's own weight gradient; X and Y are combinations of those. X of (2b) repeats all
+    but the forward."""
     wide = {"hidden_size": 128, "intermediate_size": 256, "vocab_size": 256}
     model = tiny.model("llama", **wide)
     if adaptation == "lora":
@@ -215,7 +251,8 @@ def test_arithmetic_is_that_of_a_training_step(adaptation, limit):
     ]
     method = Fused(model, trained(model), 8)
     with FlopCounterMode(display=False) as ours:
-        list(method.measurements(units, lambda *_: None))
+        receive_rb = (lambda *_: None) if rao_blackwell else None
+        list(method.measurements(units, lambda *_: None, receive_rb=receive_rb))
     with FlopCounterMode(display=False) as step:
         layout = teacher_forcing.Layout.of(
             [s for u in units for s in u.sequences], device=torch.device("cpu")
@@ -232,6 +269,21 @@ def test_nothing_is_left_behind():
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
     assert not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in model.modules())
+
+
+def test_between_the_reverse_passes_inputs_wait_and_deltas_do_not(monkeypatch):
+    model, waiting, tapes, plain = build("llama", "lora"), [], [], Tape.reverse
+
+    def watched(self, root, anchors, *, retain):
+        tapes.append(self)
+        waiting.append([(call.given is None, call.delta is None) for _, call in self._calls])
+        return plain(self, root, anchors, retain=retain)
+
+    monkeypatch.setattr(Tape, "reverse", watched)
+    vectors(Fused(model, trained(model), 100), CONSTANT_LAMBDA, rao_blackwell=True)
+    assert len(tapes) == 2 * len(set(tapes))
+    assert all(set(calls) == {(False, True)} for calls in waiting)
+    assert all(call.given is None and call.delta is None for tape in tapes for _, call in tape._calls)
 
 
 def test_parameters_without_a_gradient_stay_without():
@@ -343,7 +395,7 @@ def test_odd_models_are_right_or_left_to_autograd(case, tied):
     if tied:
         model.head.weight = model.embed.weight
     for micro_batch in (1, 2, 8):
-        found, fused = against_loop(model, micro_batch=micro_batch)
+        found, fused = against_loop(model, micro_batch=micro_batch, units=CONSTANT_LAMBDA, rao_blackwell=True)
         assert found < 1e-10
         # `free` is nobody's layer: autograd's in every case.
         assert (fused.fallback_parameters > 1) == (case in AUTOGRAD)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from probe_engine.checks.surroundings import batching, padding, shifts
-from probe_engine.model.surroundings import Rows, Surroundings, otherwise_padded, surroundings
+from probe_engine.model.surroundings import ROWS, Rows, Surroundings, otherwise_padded, surroundings
 from probe_engine.model.teacher_forcing import TokenSequence
 from probe_engine.model.unit_gradients import UnitObjective, objectives
 from probe_engine.report import Finding
@@ -74,9 +74,9 @@ def spoiled(change: Callable[[Tensor], Tensor]) -> nn.Module:
 def test_rows_are_of_one_length_and_of_different_prompts() -> None:
     taken = rows()
     lengths = {len(row) for row in taken.equal}
-    assert len(taken.equal) == 4
+    assert len(taken.equal) == ROWS
     assert len(lengths) == 1
-    assert len({row.prompt for row in taken.equal}) == 4
+    assert len({row.prompt for row in taken.equal}) == ROWS
     assert len(taken.longer) > lengths.pop()
     written = [s.prompt + s.response for unit in units() for s in unit.sequences]
     for row in (*taken.equal, taken.longer):

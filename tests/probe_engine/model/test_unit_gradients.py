@@ -12,7 +12,9 @@ from probe_engine.model import teacher_forcing
 from probe_engine.model.preconditioner import preconditioner
 from probe_engine.model.unit_gradients import objectives, unit_gradients
 from probe_engine.report import GradientFlow
-from probe_engine.stages.measure import Measured, measure
+from probe_engine.spec import StepKind
+from probe_engine.stages.measure import measure
+from probe_engine.stages.measured import Measured
 from probe_engine.types import Batch, Policy
 
 METHODS = ("loop", "alpha", "alpha-vjp", "fused")
@@ -24,7 +26,13 @@ BUILDS = {
 
 
 def measured(
-    policy: Policy, batch: Batch, method: str = "loop", *, micro_batch: int = 8, budget: int = 2**30
+    policy: Policy,
+    batch: Batch,
+    method: str = "loop",
+    *,
+    micro_batch: int = 8,
+    budget: int = 2**30,
+    steps: tuple[StepKind, ...] = (),
 ):
     units = objectives(batch)
     computed = unit_gradients(method, policy.model, policy.registry, micro_batch=micro_batch, temperature=1.0)
@@ -36,6 +44,8 @@ def measured(
         GradientFlow(grad_context="grad on", registry=len(policy.registry)),
         1.0,
         budget,
+        steps=steps,
+        x_estimator="both" if batch.constant_lambda else "score",
     )
     while True:
         try:
@@ -45,12 +55,18 @@ def measured(
 
 
 def scalars(result: Measured) -> dict[str, torch.Tensor]:
-    """Each kind of number over the units, by unit id."""
-    units = sorted(result.scalars, key=lambda u: u.id)
-    kinds = {name: [getattr(u, name) for u in units] for name in ("x_norm", "y_norm", "py_norm", "x_dot_py")}
-    for role in ("E", "U"):
-        kinds[f"x_dot_sum_py_{role}"] = [u.x_dot_sum_py[role] for u in units]
-        kinds[f"py_dot_sum_x_{role}"] = [u.py_dot_sum_x[role] for u in units]
+    """Each kind of number over the units, by unit id, by either form of X."""
+    kinds: dict[str, list[float]] = {}
+    for form, projected in result.by_form.items():
+        units = sorted(projected.scalars, key=lambda u: u.id)
+        for name in ("x_norm", "y_norm", "py_norm", "x_dot_py"):
+            kinds[f"{form} {name}"] = [getattr(u, name) for u in units]
+        for role in ("E", "U"):
+            kinds[f"{form} x_dot_sum_py_{role}"] = [u.x_dot_sum_py[role] for u in units]
+            kinds[f"{form} py_dot_sum_x_{role}"] = [u.py_dot_sum_x[role] for u in units]
+        if projected.own is not None:
+            kinds[f"{form} own x"] = [x for _, x in sorted(projected.own.x.items())]
+            kinds[f"{form} own y"] = [y for _, y in sorted(projected.own.y.items())]
     S = {o.unit.id: s for o, s in zip(result.objectives, result.S, strict=True)}
     return {k: torch.tensor(v, dtype=torch.float64) for k, v in kinds.items()} | {
         "S": torch.cat([S[u.id] for u in units])
@@ -88,10 +104,14 @@ def test_methods_agree_in_float32(build, method):
 
 def test_kept_vectors_and_second_pass_agree(build):
     policy = tiny.policy(build(torch.float64))
-    kept, passed_twice = measured(policy, tiny.batch()), measured(policy, tiny.batch(), budget=0)
-    assert kept.pairs is not None
-    assert passed_twice.pairs is None
-    assert error(kept, passed_twice) < 1e-12
+    kept, passed_twice = (
+        measured(policy, tiny.batch(), budget=budget, steps=("adamw",)) for budget in (2**30, 0)
+    )
+    for form in ("score", "rao_blackwell"):
+        assert kept.by_form[form].pairs is not None
+        assert kept.by_form[form].own is not None
+        assert passed_twice.by_form[form].pairs is None
+    assert error(kept, passed_twice) < 1e-9
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -139,5 +159,6 @@ def test_a_block_is_the_mean_of_its_prompts():
         ),
     )
     single, double = measured(policy, prompts), measured(policy, blocks)
-    expected = single.pairs.reshape(2, 2, 2, 2).mean(dim=(1, 3))
-    torch.testing.assert_close(double.pairs, expected, rtol=1e-10, atol=0)
+    for form in ("score", "rao_blackwell"):
+        expected = single.by_form[form].pairs.reshape(2, 2, 2, 2).mean(dim=(1, 3))
+        torch.testing.assert_close(double.by_form[form].pairs, expected, rtol=1e-10, atol=0)

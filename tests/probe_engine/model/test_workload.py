@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import tiny
 from torch.utils.flop_counter import FlopCounterMode
@@ -72,3 +75,12 @@ def test_a_unit_of_several_parts_is_scored_first(method: str) -> None:
     units = objectives(tiny.batch(sizes=(6,)))
     tokens = PassTokens.of(method, units, 2)
     assert tokens.scored_first == tokens.differentiated >= units[0].tokens
+
+
+def test_counting_leaves_nothing_of_the_model_behind() -> None:
+    model = tiny.with_lora(tiny.model())
+    parameter = weakref.ref(next(model.parameters()))
+    counted(model, objectives(tiny.batch())[0].sequences[0], 1.0)
+    del model
+    gc.collect()
+    assert parameter() is None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
@@ -14,11 +13,6 @@ from probe_engine.api import doctor
 from probe_engine.report import Report
 from probe_engine.selftest.lab import Lab
 from probe_engine.selftest.trial import fired
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
-    return Lab(tmp_path_factory.mktemp("lab") / "home")
 
 
 def statuses(report: Report, code: str) -> set[str]:

@@ -109,11 +109,6 @@ def pairs() -> list[tuple[str, str]]:
     return random.Random(SEED).sample(seen, PAIRS)
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
-    return Lab(tmp_path_factory.mktemp("pairs") / "home")
-
-
 @pytest.mark.parametrize(("first", "second"), pairs(), ids=str)
 def test_two_faults_are_both_named(first: str, second: str, lab: Lab) -> None:
     shared = Shared(lab)

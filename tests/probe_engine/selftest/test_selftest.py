@@ -14,11 +14,6 @@ from probe_engine.selftest.lab import Lab
 from probe_engine.selftest.trial import fired, trial
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
-    return Lab(tmp_path_factory.mktemp("lab") / "home")
-
-
 @pytest.mark.parametrize("injection", INJECTIONS, ids=lambda i: f"{i.code}: {i.fault}")
 def test_an_injected_fault_is_named_and_no_other(injection: Injection, lab: Lab) -> None:
     row = trial(injection, lab)

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
-
 from probe_engine.api import probe
 from probe_engine.report import Finding, Report
 from probe_engine.selftest.injections.statistics import loud_prompt
 from probe_engine.selftest.lab import Lab
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
-    return Lab(tmp_path_factory.mktemp("lab") / "home")
 
 
 def one(report: Report, code: str) -> Finding:
@@ -21,11 +14,11 @@ def one(report: Report, code: str) -> Finding:
 
 
 def test_a_step_inside_the_linear_range_is_linear(lab: Lab) -> None:
-    batch, lr = lab.batch(prompts=32, seed=6), 3.5e-3
+    batch, lr = lab.batch(prompts=32, seed=6), 5e-3
 
     def swept(lr: float) -> Report:
         of = lab.objects()
-        return probe(of.model, optimizer=of.optimizer, batch=batch, device="cpu", lr=lr)
+        return probe(of.model, optimizer=of.optimizer, batch=batch, device="cpu", lr=lr, steps=("adamw",))
 
     bent = swept(lr)
     assert one(bent, "STAT004").status == "warn"
@@ -33,6 +26,21 @@ def test_a_step_inside_the_linear_range_is_linear(lab: Lab) -> None:
     assert bent.sweep.linear_range is not None
     shorter = swept(0.95 * lr * bent.sweep.linear_range)
     assert one(shorter, "STAT004").status == "ok"
+
+
+def test_fresh_responses_measure_what_the_weights_can_not(lab: Lab) -> None:
+    alone = probe(lab.checkpoint(), device="cpu", lr=0.1)
+    found = one(alone, "STAT001")
+    assert found.status == "fail"
+    assert any(command.endswith(" --resample") for command in found.remedy.commands)
+    assert alone.verdict is not None
+    assert alone.verdict.status == "unreliable"
+    followed = probe(lab.checkpoint(), device="cpu", lr=0.1, resample=True)
+    assert {one(followed, code).status for code in ("STAT001", "STAT002")} == {"info"}
+    assert followed.verdict is not None
+    assert followed.verdict.row.estimator == "resample"
+    assert followed.verdict.status != "unreliable"
+    assert followed.run.exit_code == 0
 
 
 def test_without_the_unit_that_is_named_nobody_carries_most(lab: Lab) -> None:

@@ -76,16 +76,7 @@ def test_a_live_probe_agrees_with_the_twin_in_float64() -> None:
         l_max=7,
         loss_type="grpo",
         weighting="per_token",
-        prompts=[
-            Prompt(
-                u.id,
-                u.role,
-                list(u.groups[0].tokens),
-                [list(r.tokens) for r in u.groups[0].responses],
-                [r.advantage for r in u.groups[0].responses],
-            )
-            for u in batch.units
-        ],
+        prompts=Prompt.all_of(batch),
     ).measure()
     assert report.estimates.u_statistic is not None
     assert report.estimates.split is not None

@@ -157,7 +157,7 @@ def trace_of(path: Path) -> Path:
 @pytest.fixture(scope="module", params=["lora", "full"])
 def good(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp(request.param)
-    checkpoints.run(folder, request.param, prompts=4, responses=2)
+    checkpoints.run(folder, request.param, prompts=4, responses=2, layers=1)
     return folder
 
 

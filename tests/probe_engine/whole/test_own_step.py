@@ -15,6 +15,7 @@ from oracles.twin import Prompt, Twin
 from torch import Tensor, nn
 
 from probe_engine import probe
+from probe_engine.estimators.verdict import driver
 from probe_engine.report import RealizedRow, Report
 from probe_engine.types import Batch
 
@@ -37,16 +38,7 @@ def trainable(of: nn.Module) -> list[nn.Parameter]:
 
 
 def twin_of(of: nn.Module, batch: Batch) -> Twin:
-    prompts = [
-        Prompt(
-            u.id,
-            u.role,
-            list(u.groups[0].tokens),
-            [list(r.tokens) for r in u.groups[0].responses],
-            [r.advantage for r in u.groups[0].responses],
-        )
-        for u in batch.units
-    ]
+    prompts = Prompt.all_of(batch)
     count = sum(p.numel() for p in trainable(of))
     ones = torch.ones(count, dtype=torch.float64)
     return Twin(of, trainable(of), ones, LR, L_MAX, "dr_grpo", "dr_grpo", prompts).measure()
@@ -151,7 +143,7 @@ def test_what_is_measured_is_the_change_after_torchs_own_step(batch: Batch, twin
     assert row.delta_h == pytest.approx(statistics.mean(truth), rel=1e-6)
     assert [unit.d for unit in row.units] == pytest.approx(truth, rel=1e-5)
     predicted = float(mean([q.X for q in members]) @ delta)
-    assert row.predicted == pytest.approx(predicted, rel=1e-6)
+    assert one(report, "adamw", pairing, "matched").predicted == pytest.approx(predicted, rel=1e-6)
 
 
 def one(report: Report, *name: str) -> RealizedRow:
@@ -179,10 +171,12 @@ def test_the_verdict_is_about_the_optimizers_step_and_says_what_drives_it() -> N
     report = probed()
     assert judged(report) == ("adamw", "held_out", "per_decision")
     assert report.verdict is not None
-    assert report.estimates.adamw is not None
-    assert report.verdict.predicted == report.estimates.adamw.delta_h1
+    predicted = report.estimates.headline.adamw
+    assert predicted is not None
+    assert report.verdict.predicted == predicted.delta_h1
     assert report.verdict.measured == one(report, "adamw", "held_out", "per_decision").delta_h
-    assert "What moves it most is the momentum of earlier steps" in report.verdict.reason
+    assert "What moves it most is" in report.verdict.reason
+    assert report.verdict.reason.endswith(driver(predicted.parts))
     assert statuses(report, "OPT012") == ["info"]
     assert "max_grad_norm" in next(f.message for f in report.findings if f.code == "OPT012")
 
@@ -208,7 +202,10 @@ def test_what_is_judged_is_the_best_row_that_there_is(
     assert judged(report) == row
     assert {r.step for r in report.realized} == steps
     assert (report.estimates.adamw is not None) == ("adamw" in steps)
-    assert (report.sweep is not None) == ("preconditioned" in steps)
+    assert report.sweep is not None
+    assert report.self_influence is not None
+    assert report.sweep.step == report.self_influence.step == row[0]
+    assert report.self_influence.estimator == row[2]
     assert ("per_decision" in {r.estimator for r in report.realized}) == (row[2] == "per_decision")
 
 

@@ -32,6 +32,11 @@ ESS/N 0.1  ✗ fail, below 0.3
     )
 
 
+def test_the_word_is_not_cut_for_a_limit_that_the_marks_show_as_well() -> None:
+    assert picture(0.1, width=28).splitlines()[1] == "ESS/N 0.1  ✗ fail, below 0.3"
+    assert picture(0.1, width=27).splitlines()[1] == "ESS/N 0.1  ✗ fail"
+
+
 def test_all_well_and_not_known() -> None:
     assert picture(0.8).splitlines()[1] == "ESS/N 0.8  ✓ ok"
     assert picture(None).splitlines()[1] == "ESS/N —  not known"

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from probe_engine.report import Histogram
 from probe_tui.renderables.binning import plot_bins
-from probe_tui.renderables.histogram import GUTTER, bin_at, bins_at, histogram, shared_edges, value_range
+from probe_tui.renderables.histogram import GUTTER, bins_at, histogram, shared_edges, value_range
 from probe_tui.renderables.palette import DEFAULT
 
 
@@ -167,7 +167,7 @@ estimate.
 )
 def test_edges_that_make_no_axis_say_so(h: Histogram) -> None:
     assert "no axis" in picture(drawn(h, width=80))
-    assert bin_at(h, 10, 80) is None
+    assert bins_at(h, 10, 80) is None
     with pytest.raises(ValueError, match="edges"):
         value_range(h, (0, 0))
 
@@ -192,8 +192,8 @@ def test_histograms_share_an_axis_that_holds_them_all() -> None:
 
 
 def test_the_mouse_finds_the_bin_under_it() -> None:
-    found = [bin_at(FOUR, column, 26) for column in range(-1, 27)]
-    assert found == [None] * 7 + [0] * 5 + [1] * 5 + [2] * 5 + [3] * 5 + [None]
+    found = [bins_at(FOUR, column, 26) for column in range(-1, 27)]
+    assert found == [None] * 7 + [(0, 0)] * 5 + [(1, 1)] * 5 + [(2, 2)] * 5 + [(3, 3)] * 5 + [None]
     assert bins_at(FOUR, 6 + 17, 40, (-30.0, 30.0)) == (3, 3)
     assert bins_at(FOUR, 6 + 16, 40, (-30.0, 30.0)) == (1, 2)
 
@@ -227,5 +227,5 @@ def test_every_value_is_drawn_or_said(counts: list[int], left: int, columns: int
 def test_with_a_column_a_bin_every_bin_is_seen(counts: list[int], left: int) -> None:
     h = binned([0.01 * (i - left) for i in range(len(counts) + 1)], counts)
     width = GUTTER + max(len(counts), 14)
-    seen = {bin_at(h, column, width) for column in range(GUTTER, width)}
-    assert seen == set(range(len(counts)))
+    seen = {bins_at(h, column, width) for column in range(GUTTER, width)}
+    assert seen == {(bin, bin) for bin in range(len(counts))}

@@ -13,6 +13,7 @@ from probe_tui.plain import sweep_lines
 from probe_tui.renderables.palette import DEFAULT
 from probe_tui.renderables.sweep import sweep_rows
 from probe_tui.sweep_words import range_words, self_influence_words
+from probe_tui.widgets.realized_lines import SCALES as SCALES_ASKED
 from probe_tui.widgets.realized_lines import TAKEN, realized_lines
 
 SCALES = (0.25, 0.5, 1.0, 2.0)
@@ -111,6 +112,39 @@ def test_the_panel_has_a_path_for_every_number(width) -> None:
     mark = next(line for line in lines if line.path == ".sweep.linear_range")
     assert mark.copied == "the linear range ends at 0.6 of this step"
     assert "90.0% of η·X̄·PȲ" in self_influence_words(own, "nats/slot")
+
+
+def what_if(scale: float, **changes: Any) -> str:
+    lines = realized_lines(report(**changes), scale=SCALES_ASKED.index(scale), width=80, palette=DEFAULT)
+    return next(line.copied for line in lines if line.path.endswith(".log_w") and "[0]" in line.path)
+
+
+@pytest.mark.parametrize(
+    ("scale", "said"),
+    [
+        (0.5, "ΔH ≈ -0.0045 nats/slot, 0.0005 of it from curvature"),
+        (1.0, "ΔH ≈ -0.008 nats/slot, 0.002 of it from curvature"),
+        (3.0, "ΔH ≈ -0.012 nats/slot, 0.018 of it from curvature (longer than any step tried)"),
+    ],
+)
+def test_another_step_shows_its_change_of_entropy_beside_its_ess(scale: float, said: str) -> None:
+    shown = what_if(scale, sweep=swept())
+    assert "held-out ESS/N ≈" in shown
+    assert shown.endswith(said)
+
+
+def test_without_a_sweep_of_that_step_no_change_is_said() -> None:
+    straight = swept(curvature=None, linear_range=0.5)
+    assert what_if(0.5, sweep=straight).endswith("ΔH ≈ -0.005 nats/slot to first order")
+    assert what_if(1.0, sweep=straight).endswith("to first order, which is not known to hold there")
+    assert "ΔH" not in what_if(0.5, sweep=swept(step="adamw"))
+    assert "ΔH" not in what_if(0.5)
+
+
+def test_self_influence_says_its_step_and_error() -> None:
+    own = SelfInfluence(step="adamw", estimator="per_decision", value=0.003, se=0.0004, diagonal_share=0.9)
+    said = self_influence_words(own, "nats/slot")
+    assert said.startswith("self-influence of the adamw step: same-batch less held-out ΔĤ is 0.003 ± 0.0004")
 
 
 def test_plain_says_the_same() -> None:

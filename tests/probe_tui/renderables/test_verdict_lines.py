@@ -32,6 +32,15 @@ def realized(**changes: Any) -> RealizedRow:
     return RealizedRow(**(values | changes))
 
 
+def test_fresh_responses_have_no_weights_to_speak_of() -> None:
+    row = VerdictRow(step="preconditioned", pairing="held_out", estimator="resample")
+    shown = verdict_lines(
+        said(row=row), [realized(estimator="resample", khat=None)], width=90, palette=DEFAULT
+    )
+    assert shown[-1].plain == "256 fresh responses, sampled after the step"
+    assert not any("k̂" in line.plain for line in shown)
+
+
 def said(status: Any = "agree", **changes: Any) -> Verdict:
     values: dict[str, Any] = {
         "status": status,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,9 +12,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe_engine.estimators.importance import ess
-from probe_engine.report import RealizedRow, RealizedUnit
-from probe_tui.renderables.whatif import ess_at_scale, row_ess_at_scale
+from probe_engine.estimators.weights import ess
+from probe_engine.report import RealizedRow, RealizedUnit, Sweep, SweepPoint
+from probe_tui.renderables.whatif import change_at_scale, ess_at_scale, row_ess_at_scale
 
 LOG_W = st.lists(st.floats(-50, 50), min_size=1, max_size=30)
 
@@ -61,3 +62,42 @@ def test_units_share_alike_whatever_their_size() -> None:
     assert row_ess_at_scale(row, 1.0) == pytest.approx(expected)
     lost = RealizedUnit(id="c", d=None, ess=None, log_w=[None])
     assert math.isnan(row_ess_at_scale(msgspec.structs.replace(row, units=[*row.units, lost]), 1.0))
+
+
+def swept(**changes: Any) -> Sweep:
+    """Of H(k) = −0.01·k + 0.002·k²."""
+    points = [
+        SweepPoint(
+            scale=k,
+            predicted=-0.01 * k,
+            delta_h=-0.01 * k + 0.002 * k * k,
+            se=None,
+            departure=None,
+            departure_se=None,
+            departure_ci95=None,
+            ess_fraction=None,
+        )
+        for k in (0.5, 1.0)
+    ]
+    held: dict[str, Any] = {
+        "step": "adamw",
+        "pairing": "held_out",
+        "estimator": "matched",
+        "scales": [0.5, 1.0],
+        "points": points,
+        "curvature": 0.002,
+        "curvature_se": None,
+        "linear_range": None,
+    }
+    return Sweep(**(held | changes))
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 3.0])
+def test_the_change_at_a_scale_is_the_parabola_of_the_sweep(scale: float) -> None:
+    parts = change_at_scale(swept(), scale)
+    assert parts == pytest.approx((-0.01 * scale, 0.002 * scale * scale))
+
+
+def test_without_curvature_it_is_first_order_and_without_a_prediction_nothing() -> None:
+    assert change_at_scale(swept(curvature=None), 2.0) == (-0.02, 0.0)
+    assert change_at_scale(swept(points=[]), 2.0) is None

@@ -12,7 +12,7 @@ from textual.app import App
 from textual.containers import VerticalScroll
 
 from probe_engine.report import ResponseRow, UnitRow
-from probe_tui.screens.prompt import PromptScreen, dots, unit_path, unit_text
+from probe_tui.screens.prompt import Prompts, PromptScreen, dots, unit_path, unit_text
 from probe_tui.widgets.page import Page
 
 UNITS = unit_states.units(3)
@@ -29,7 +29,7 @@ class Behind(App[None]):
         def back(id: str | None) -> None:
             self.came_back = id
 
-        self.push_screen(PromptScreen(units, at, nats="nats/slot", note=note), back)
+        PromptScreen.open(self, Prompts(units, at, nats="nats/slot", note=note), back)
 
     def action_copy(self) -> None:
         self.took = "copy"
@@ -179,3 +179,21 @@ async def test_at_every_size_lines_wrap_and_nothing_is_lost(size: tuple[int, int
         wider = max(cell_len(line) for line in app.said.split("\n"))
         assert wider <= box.scrollable_content_region.width
         assert " ".join(app.said.split()).count("many words") == 400
+
+
+@pytest.mark.asyncio
+async def test_opened_again_it_is_the_same_screen_and_begins_anew() -> None:
+    app = Behind()
+    async with app.run_test(size=(60, 20)) as pilot:
+        app.open([LONG, *UNITS])
+        await pilot.press("end")
+        first = app.prompt
+        await pilot.press("escape")
+        assert app.came_back == LONG.id
+        app.open(UNITS, at=1)
+        await pilot.pause()
+        assert app.prompt is first
+        assert app.prompt.query_one(VerticalScroll).scroll_y == 0
+        assert UNITS[1].prompt in app.said
+        await pilot.press("escape")
+        assert app.came_back == UNITS[1].id

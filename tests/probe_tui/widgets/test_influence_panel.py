@@ -7,8 +7,8 @@ import unit_states
 from rich.cells import cell_len
 from unit_states import Host, finally_, state_of
 
-from probe_engine.events import Failed, Part
-from probe_engine.report import Influence, Number, RunInfo
+from probe_engine.events import EstimateEvent, Failed, Part
+from probe_engine.report import Estimates, Influence, Number, RunInfo
 from probe_tui.renderables.palette import DEFAULT, MONO, Palette
 from probe_tui.screens.prompt import PromptScreen
 from probe_tui.state import ScreenState
@@ -94,6 +94,19 @@ async def test_keys_move_the_cursor_and_stay_inside() -> None:
         assert app.panel.json_path() == ".influence.K[5][5]"
         await pilot.press("home", "pageup")
         assert app.panel.json_path() == ".influence.K[0][0]"
+
+
+@pytest.mark.asyncio
+async def test_where_the_rao_blackwell_form_is_the_headline_its_matrix_is_shown() -> None:
+    turned = [[None if x is None else -x for x in row] for row in K]
+    both = Influence(ids=INFLUENCE.ids, K=K, K_rb=turned)
+    told = EstimateEvent(estimates=Estimates(x_estimator="rao_blackwell"))
+    app = Host(InfluencePanel(), state_of(*finally_(ROWS), Part(influence=both), told))
+    async with app.run_test(size=(90, 34)) as pilot:
+        await pilot.press(*FIRST, "down", "down", "right")
+        assert app.panel.json_path() == ".influence.K_rb[2][1]"
+        assert "· Rao-Blackwell" in words(app)
+        assert "training on 2 moves the entropy of 3 by 2 nats/slot: it rises" in words(app)
 
 
 @pytest.mark.asyncio

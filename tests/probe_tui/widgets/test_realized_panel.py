@@ -126,6 +126,30 @@ def test_what_if_says_at_once_that_a_smaller_step_has_a_larger_ess() -> None:
     assert "¼ × the step, --lr 2.5e-05" in smaller
 
 
+FRESH = realized("held_out", "resample", ess=256.0, ess_fraction=1.0, khat=None, delta_h=-0.0123)
+
+
+def test_fresh_responses_lead_and_the_weights_that_they_stand_in_for_are_shown_as_they_are() -> None:
+    fresh = replace(FRESH, units=[replace(u, log_w=[]) for u in FRESH.units])
+    verdict = replace(VERDICT, row=replace(VERDICT.row, estimator="resample"))
+    old = [realized("held_out", e, ess=12.5, ess_fraction=0.05) for e in ("matched", "snis", "psis")]
+    shown = rows(realized=[fresh, *old], verdict=verdict)
+    assert "256 fresh responses, sampled after the step" in shown
+    assert place("judged: preconditioned step, held-out pairing, resample", shown)
+    assert place("ΔĤ resample", shown) < place("ΔĤ matched", shown)
+    assert place("held-out ESS/N 0.05  ✗ fail, below 0.3", shown)
+    assert place("ESS 12.5 of 256", shown)
+    assert place("u2", shown) > place("units that eat the ESS", shown)
+
+
+def test_each_measurement_stands_under_the_form_that_predicted_it() -> None:
+    exact = realized("held_out", "per_decision", predicted=-0.0013, x_estimator="rao_blackwell")
+    shown = rows(realized=[exact, realized("held_out", "matched")])
+    order = ["δH₁ Rao-Blackwell", "ΔĤ per-decision", "δH₁ split E/U", "ΔĤ matched"]
+    places = [place(words, shown) for words in order]
+    assert places == sorted(places)
+
+
 def test_the_units_with_the_least_even_weights_come_first() -> None:
     shown = rows()
     first = place("units that eat the ESS", shown) + 1

@@ -1,7 +1,9 @@
 """`fused`: X_u and Y_u of every unit of a window from one forward and one reverse pass (method.md §5).
+X of (2b) takes one reverse pass more, over the same graph.
 
 Sequences do not mix, so cotangent 1 on every S[n] brings δ[n] = ∂S[n]/∂(output) to every layer, and for a
-linear one ∇_W S[n] = Σ_t δ xᵀ. X_u and Y_u are sums of the same products with other weights.
+linear one ∇_W S[n] = Σ_t δ xᵀ. X_u and Y_u are sums of the same products with other weights. X of (2b) is the
+same with the sums Σ_t [ h_t + W_t·log π_t ] in place of S, whose weights W differ by token.
 
 packing  which sequences share a pass
 places   where parameters are in the model, and which layers have a rule

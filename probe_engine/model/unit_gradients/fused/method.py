@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
@@ -15,7 +15,15 @@ from probe_engine.model.unit_gradients.fused.packing import Window, packed
 from probe_engine.model.unit_gradients.fused.places import Places
 from probe_engine.model.unit_gradients.fused.reverse import Pass, reverse
 from probe_engine.model.unit_gradients.fused.tape import Tape
-from probe_engine.model.unit_gradients.interface import Measurement, Passed, Receive, Scored, untold
+from probe_engine.model.unit_gradients.interface import (
+    Dots,
+    Measurement,
+    Passed,
+    Receive,
+    ReceiveX,
+    Scored,
+    untold,
+)
 from probe_engine.model.unit_gradients.objective import UnitObjective
 from probe_engine.model.unit_gradients.received import Contractions, UnitVectors, handed_over
 from probe_engine.registry import ParameterRegistry, ParameterVector
@@ -25,7 +33,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Fused:
-    """One forward and one reverse pass for X and Y of all units of a window.
+    """One forward and one reverse pass for X and Y of all units of a window, one more for X of (2b).
 
     Memory is that of `micro_batch` sequences as long as the longest; of shorter ones a window takes more.
     Only a unit that is larger than a window is scored once more, and then differentiated in parts.
@@ -54,19 +62,25 @@ class Fused:
         """Parameters that autograd differentiated so far, for want of a rule."""
         return len(self._without_rule)
 
-    def measure(self, objective: UnitObjective) -> Measurement:
+    def measure(self, objective: UnitObjective, *, rao_blackwell: bool = False) -> Measurement:
         """S, X_u and Y_u of one unit."""
         vectors = UnitVectors(self.registry)
-        (scored,) = self.measurements([objective], vectors)
-        return Measurement(objective, scored.S, scored.tokens, *vectors.of(0))
+        receive_rb = vectors.add_rao_blackwell if rao_blackwell else None
+        (scored,) = self.measurements([objective], vectors, receive_rb=receive_rb)
+        x_rb = vectors.rao_blackwell(0) if rao_blackwell else None
+        return Measurement(objective, scored.S, scored.tokens, *vectors.of(0), x_rb)
 
     def measurements(
-        self, units: Sequence[UnitObjective], receive: Receive, passed: Passed = untold
+        self,
+        units: Sequence[UnitObjective],
+        receive: Receive,
+        passed: Passed = untold,
+        receive_rb: ReceiveX | None = None,
     ) -> Iterator[Scored]:
         """First pass over all units, window by window."""
 
         def of(window: Window) -> list[Scored]:
-            return (self._one_large if window.oversize else self._at_once)(window, receive)
+            return (self._one_large if window.oversize else self._at_once)(window, receive, receive_rb)
 
         return _in_order(packed(units, self.micro_batch), of, passed)
 
@@ -85,9 +99,11 @@ class Fused:
         S: Tensor,
         x_directions: Sequence[ParameterVector],
         y_directions: Sequence[ParameterVector],
-    ) -> tuple[list[float], list[float]]:
+        tokens: Sequence[TokenStatistics] = (),
+    ) -> Dots:
         """The dot products of one unit."""
-        (dots,) = self.contractions([Scored(objective, S, ())], x_directions, y_directions)
+        scored = Scored(objective, S, tuple(tokens))
+        (dots,) = self.contractions([scored], x_directions, y_directions, rao_blackwell=bool(tokens))
         return dots
 
     def contractions(
@@ -96,54 +112,77 @@ class Fused:
         x_directions: Sequence[ParameterVector],
         y_directions: Sequence[ParameterVector],
         passed: Passed = untold,
-    ) -> Iterator[tuple[list[float], list[float]]]:
+        *,
+        rao_blackwell: bool = False,
+    ) -> Iterator[Dots]:
         """Second pass. The weights are known and a dot product is linear: no graph waits for another."""
-        dots = Contractions(x_directions, y_directions, len(scored))
+        dots = Contractions(x_directions, y_directions, len(scored), rao_blackwell=rao_blackwell)
+        receive_rb = dots.add_rao_blackwell if rao_blackwell else None
 
-        def of(window: Window) -> list[tuple[list[float], list[float]]]:
-            self._in_parts(window, [scored[n].S for n in window.numbers], dots)
+        def of(window: Window) -> list[Dots]:
+            self._in_parts(window, [scored[n] for n in window.numbers], dots, receive_rb)
             return [dots.of(number) for number in window.numbers]
 
         return _in_order(packed([s.objective for s in scored], self.micro_batch), of, passed)
 
-    def _one_large(self, window: Window, receive: Receive) -> list[Scored]:
+    def _one_large(self, window: Window, receive: Receive, receive_rb: ReceiveX | None) -> list[Scored]:
         """A unit whose weights must be known before it is differentiated in parts."""
         (scored,), (number,) = self._scored(window), window.numbers
         vectors = UnitVectors(self.registry)
-        self._in_parts(window, [scored.S], vectors)
-        handed_over(number, *vectors.of(number), receive)
+        self._in_parts(window, [scored], vectors, vectors.add_rao_blackwell if receive_rb else None)
+        measured = Measurement(
+            scored.objective, scored.S, scored.tokens, *vectors.of(number), vectors.rao_blackwell(number)
+        )
+        handed_over(number, measured, receive, receive_rb)
         return [scored]
 
     def _scored(self, window: Window) -> list[Scored]:
         with torch.no_grad():
             return _split(window, [self._tape(window, rows, statistics=True) for rows in window.rectangles])
 
-    def _at_once(self, window: Window, receive: Receive) -> list[Scored]:
+    def _at_once(self, window: Window, receive: Receive, receive_rb: ReceiveX | None) -> list[Scored]:
         """All graphs of the window, then their reverse passes."""
         tapes = self._tapes(window, window.rectangles, statistics=True)
         scored = _split(window, tapes)
-        self._reverse(window, window.rectangles, tapes, [s.S for s in scored], receive)
+        self._reverse(window, window.rectangles, tapes, scored, receive, receive_rb)
         return scored
 
-    def _in_parts(self, window: Window, S: Sequence[Tensor], receive: Receive) -> None:
-        """Rectangle by rectangle: what arrives at `receive` are parts of the units' sums."""
+    def _in_parts(
+        self, window: Window, scored: Sequence[Scored], receive: Receive, receive_rb: ReceiveX | None
+    ) -> None:
+        """Rectangle by rectangle: what arrives are parts of the units' sums."""
         for rows in window.rectangles:
-            self._reverse(window, [rows], self._tapes(window, [rows], statistics=False), S, receive)
+            tapes = self._tapes(window, [rows], statistics=False)
+            self._reverse(window, [rows], tapes, scored, receive, receive_rb)
 
     def _reverse(
         self,
         window: Window,
         rectangles: Sequence[list[int]],
         tapes: Sequence[Tape],
-        S: Sequence[Tensor],
+        scored: Sequence[Scored],
         receive: Receive,
+        receive_rb: ReceiveX | None,
     ) -> None:
-        weights = window.weights(S)
-        passes = [
-            Pass(tape, window.places[rows], weights[:, :, rows])
-            for rows, tape in zip(rectangles, tapes, strict=True)
-        ]
-        self._without_rule.update(reverse(self.registry, passes, window.numbers, receive))
+        """Of S, then of what (2b) differentiates, whose weights of tokens follow from the forward passes."""
+
+        def passes(roots: Iterable[Tensor], weights: Tensor) -> list[Pass]:
+            return [
+                Pass(tape, root, window.places[rows], weights[:, :, rows])
+                for tape, root, rows in zip(tapes, roots, rectangles, strict=True)
+            ]
+
+        of_S = passes([tape.S for tape in tapes], window.weights([s.S for s in scored]))
+        again = receive_rb is not None
+        self._without_rule.update(reverse(self.registry, of_S, window.numbers, receive, again=again))
+        if receive_rb is not None:
+            to_come = [w for s in scored for w in s.objective.entropies_to_come(s.tokens)]
+            roots = [
+                tape.rao_blackwell([to_come[row] for row in rows])
+                for tape, rows in zip(tapes, rectangles, strict=True)
+            ]
+            of_sums = passes(roots, window.rao_blackwell_weights())
+            reverse(self.registry, of_sums, window.numbers, receive_rb, again=False)
 
     def _tapes(self, window: Window, rectangles: Sequence[list[int]], *, statistics: bool) -> list[Tape]:
         while True:

@@ -61,9 +61,17 @@ class Window:
 
     def weights(self, S: Sequence[Tensor]) -> Tensor:
         """Weights of each row in L_X and L_Y of each unit, [2, units, rows], from each unit's S."""
-        w = torch.zeros(2, len(self.units), len(self.rows), dtype=torch.float64)
-        for place, (unit, s) in enumerate(zip(self.units, S, strict=True)):
-            w[:, place, self.places == place] = torch.stack(unit.weights(s))
+        return self._placed([torch.stack(unit.weights(s)) for unit, s in zip(self.units, S, strict=True)])
+
+    def rao_blackwell_weights(self) -> Tensor:
+        """Weights of each row in X of (2b) of each unit, [1, units, rows]."""
+        return self._placed([unit.rao_blackwell_weights[None] for unit in self.units])
+
+    def _placed(self, of_units: Sequence[Tensor]) -> Tensor:
+        """[k, units, rows] of each unit's [k, N]; 0 where the row is another unit's."""
+        w = torch.zeros(len(of_units[0]), len(self.units), len(self.rows), dtype=torch.float64)
+        for place, of_unit in enumerate(of_units):
+            w[:, place, self.places == place] = of_unit
         return w
 
 

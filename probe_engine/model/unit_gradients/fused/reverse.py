@@ -1,21 +1,21 @@
-"""X_u and Y_u of a window's units, parameter by parameter, as δ arrives.
+"""Gradients of a window's units, parameter by parameter, as δ arrives: X_u and Y_u from S, or X_u of (2b).
 
 U  units of the window
 n  sequences of one of its forward passes
-w  weights of S in L_X and L_Y, [2, U, n]: 0 where the sequence is another unit's
+k  kinds of gradients that are sums over the same sequences' gradients: 2 of S, 1 of what (2b) differentiates
+w  weights of the sequences in each kind, [k, U, n]: 0 where the sequence is another unit's
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from probe_engine.model.unit_gradients.fused.tape import Anchor, RuledCall, Tape
-from probe_engine.model.unit_gradients.interface import Receive
 from probe_engine.registry import ParameterRegistry, wide
 
 FORMED_NUMBERS = 2**24
@@ -24,44 +24,52 @@ FORMED_NUMBERS = 2**24
 
 @dataclass(frozen=True)
 class Pass:
-    """A recorded forward pass and what its sequences weigh."""
+    """A recorded forward pass, what is differentiated, and what its sequences weigh."""
 
     tape: Tape
+    root: Tensor
+    """[n], with its graph: S, or what (2b) differentiates"""
     units: Tensor
     """[n], each sequence's unit, by its place in the window"""
     weights: Tensor
-    """w, [2, U, n]"""
+    """w, [k, U, n]"""
 
 
 def reverse(
-    registry: ParameterRegistry, passes: Sequence[Pass], units: Sequence[int], receive: Receive
+    registry: ParameterRegistry,
+    passes: Sequence[Pass],
+    units: Sequence[int],
+    receive: Callable[..., None],
+    *,
+    again: bool,
 ) -> set[int]:
-    """Hands each parameter's share of X_u and Y_u to `receive`, once for each unit that has one.
+    """Hands each parameter's share of the gradients to `receive`, once for each unit that has one.
 
     Args:
         registry: the parameters.
-        passes: of all sequences that are to be summed over; their graphs are used up.
+        passes: of all sequences that are to be summed over.
         units: the window's units, as `receive` knows them.
-        receive: what becomes of the shares.
+        receive: takes a parameter's index, some of the units and k tensors [units, *parameter.shape].
+        again: whether the tapes are needed for another reverse pass; else they are used up.
 
     Returns:
         The parameters, by index, that autograd differentiated: no rule knew some use of theirs.
     """
     unruled = set().union(*(p.tape.unruled for p in passes))
-    forming = _Forming(registry, passes, units, receive, unruled)
+    forming = _Forming(registry, passes, units, receive, unruled, again=again)
     plans = []
     for each in passes:
-        anchors = each.tape.anchors(unruled)
-        deltas = each.tape.reverse(anchors, retain=bool(unruled))
+        anchors = each.tape.anchors(each.root, unruled)
+        deltas = each.tape.reverse(each.root, anchors, retain=again or bool(unruled))
         plans.append([_Start(a, deltas[a], indices) for a, indices in anchors.items() if a in deltas])
     silent = forming.finish()
     if not unruled:
         forming.form_the_rest()
         return unruled
-    # What no δ reached hangs on nothing but parameters without a rule: S itself is where to begin.
+    # What no δ reached hangs on nothing but parameters without a rule: the root is where to begin.
     for each, plan in zip(passes, plans, strict=True):
         if left := [index for index in silent if index in each.tape.ruled]:
-            plan.append(_Start(each.tape.last_anchor, torch.ones_like(each.tape.S), left))
+            plan.append(_Start(Anchor.at(each.root), torch.ones_like(each.root), left))
     _differentiate(registry, passes, plans, units, receive)
     return unruled | silent
 
@@ -83,10 +91,13 @@ class _Forming:
         registry: ParameterRegistry,
         passes: Sequence[Pass],
         units: Sequence[int],
-        receive: Receive,
+        receive: Callable[..., None],
         unruled: set[int],
+        *,
+        again: bool,
     ) -> None:
         self._registry, self._units, self._receive = registry, units, receive
+        self._kinds, self._again = len(passes[0].weights), again
         self._uses: dict[int, list[tuple[RuledCall, Pass]]] = defaultdict(list)
         self._awaited: dict[int, int] = {}
         for each in passes:
@@ -97,7 +108,7 @@ class _Forming:
         for index, uses in self._uses.items():
             self._awaited[index] = len(uses)
             for call, _ in uses:
-                call.arrived = self._arrived
+                call.expect(self._arrived)
 
     def finish(self) -> set[int]:
         """No more δ will come, and later passes over the graph bring none.
@@ -132,29 +143,30 @@ class _Forming:
         for first in range(0, len(self._units), size):
             group = slice(first, min(first + size, len(self._units)))
             shape = (group.stop - group.start, *parameter.shape)
-            x, y = (parameter.new_zeros(shape, dtype=wide(parameter.dtype)) for _ in "xy")
+            totals = [parameter.new_zeros(shape, dtype=wide(parameter.dtype)) for _ in range(self._kinds)]
             for call, each in uses:
-                _add(call, each, group, id(parameter), x, y)
-            self._receive(index, self._units[group], x, y)
+                _add(call, each, group, id(parameter), totals)
+            self._receive(index, self._units[group], *totals)
         for call, _ in uses:
-            call.release(id(parameter))
+            call.release(id(parameter), again=self._again)
 
 
-def _add(call: RuledCall, each: Pass, group: slice, key: int, x: Tensor, y: Tensor) -> None:
-    """Adds what one use gives to X and Y of a group of units, [units, *parameter.shape]."""
+def _add(call: RuledCall, each: Pass, group: slice, key: int, totals: Sequence[Tensor]) -> None:
+    """Adds what one use gives to each kind of gradient of a group of units, [units, *parameter.shape]."""
     assert call.given is not None
     assert call.delta is not None
     at = ((each.units >= group.start) & (each.units < group.stop)).nonzero().squeeze(-1)
     if not len(at):
         return
     at = at.to(call.delta.device)
-    wx, wy = each.weights[:, group].to(x.device, x.dtype)[..., at.to(x.device)]
+    x = totals[0]
+    of_kinds = each.weights[:, group].to(x)[..., at.to(x.device)]
     length = x.shape[1]
     step = max(1, FORMED_NUMBERS * length // (len(at) * max(1, x[0].numel())))
     for first in range(0, length, step):
         rows = slice(first, min(first + step, length))
         gradients = call.rule.gradients(call.given, call.delta, call.names[key], at, rows).to(x.device)
-        for total, weights in ((x, wx), (y, wy)):
+        for total, weights in zip(totals, of_kinds, strict=True):
             part = total[:, rows]
             part += (weights @ gradients.flatten(1)).view_as(part)
 
@@ -164,26 +176,27 @@ def _differentiate(
     passes: Sequence[Pass],
     plans: Sequence[Sequence[_Start]],
     units: Sequence[int],
-    receive: Receive,
+    receive: Callable[..., None],
 ) -> None:
     """What no rule gives: autograd from the anchors, for each unit with its own weights."""
     for place, unit in enumerate(units):
-        shares: dict[int, tuple[Tensor, Tensor]] = {}
+        shares: dict[int, list[Tensor]] = {}
         for each, plan in zip(passes, plans, strict=True):
             if not bool((each.units == place).any()):
                 continue
             for start in plan:
                 found = [_weighted(registry, start, w[place]) for w in each.weights]
-                for index, gx, gy in zip(start.parameters, *found, strict=True):
-                    if gx is not None and gy is not None:
-                        x, y = shares.get(index, (torch.zeros_like(gx), torch.zeros_like(gy)))
-                        shares[index] = (x + gx, y + gy)
-        for index, (x, y) in shares.items():
-            receive(index, [unit], x[None], y[None])
+                for index, *gradients in zip(start.parameters, *found, strict=True):
+                    present = [g for g in gradients if g is not None]
+                    if len(present) == len(gradients):
+                        known = shares.get(index, [torch.zeros_like(g) for g in present])
+                        shares[index] = [a + b for a, b in zip(known, present, strict=True)]
+        for index, totals in shares.items():
+            receive(index, [unit], *(total[None] for total in totals))
 
 
 def _weighted(registry: ParameterRegistry, start: _Start, weights: Tensor) -> list[Tensor | None]:
-    """Σ_i w_i ∇S_i for the parameters that begin here."""
+    """Σ_i w_i ∇root_i for the parameters that begin here."""
     delta = start.delta
     weighted = delta * weights.to(delta.device, delta.dtype).view(-1, *[1] * (start.anchor.axes - 1))
     gradients = torch.autograd.grad(

@@ -19,6 +19,7 @@ from probe_engine.model.teacher_forcing import (
     Layout,
     TokenSequence,
     device_of,
+    rao_blackwell_sums,
     response_log_probs,
     response_logits,
     response_statistics,
@@ -45,18 +46,26 @@ class RuledCall:
     """An embedding whose output was replaced by a leaf: the graph holds no edge to its weight."""
     delta: Tensor | None = None
     arrived: Callable[[RuledCall], None] | None = None
+    awaited: set[int] = field(default_factory=set)
+    """Parameters, by `id`, that δ is still needed for."""
+
+    def expect(self, arrived: Callable[[RuledCall], None]) -> None:
+        """A reverse pass will bring δ."""
+        self.delta, self.arrived, self.awaited = None, arrived, set(self.names)
 
     def take(self, delta: Tensor) -> None:
-        """δ = ∂ΣS/∂output; the hook of the output, which nobody may be waiting for."""
+        """δ = ∂(Σ root)/∂output; the hook of the output, which nobody may be waiting for."""
         if self.arrived is not None:
             self.delta = delta.detach()
             self.arrived(self)
 
-    def release(self, parameter: int) -> None:
-        """This parameter, by `id`, is done; after the last one the tensors go."""
-        self.names.pop(parameter)
-        if not self.names:
-            self.given = self.delta = self.arrived = None
+    def release(self, parameter: int, *, again: bool) -> None:
+        """This parameter, by `id`, is done. After the last one δ goes, and the inputs unless used `again`."""
+        self.awaited.discard(parameter)
+        if not self.awaited:
+            self.delta = self.arrived = None
+            if not again:
+                self.given = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,11 @@ class Anchor:
 
     edge: GradientEdge
     axes: int
+
+    @classmethod
+    def at(cls, root: Tensor) -> Anchor:
+        """Where a reverse pass begins: [N]."""
+        return cls(get_gradient_edge(root), 1)
 
 
 @dataclass
@@ -109,10 +123,12 @@ class Tape:
         self._seen: dict[nn.Module, _Seen] = defaultdict(_Seen)
         self._starts: list[GradientEdge] = []
         self._layout = Layout.of(sequences, device=device_of(model))
+        self._temperature = temperature
         with self._watched():
             logits = response_logits(model, self._layout)
         self.S = sequence_log_probs(response_log_probs(logits, self._layout, temperature))
         """[N], with its graph"""
+        self._logits = logits if self.S.requires_grad else None
         self.tokens: tuple[TokenStatistics, ...] = ()
         """of each response, where asked for"""
         if statistics:
@@ -129,37 +145,40 @@ class Tape:
         severed = {key for _, call in self._calls if call.severed for key in call.names}
         return {index for index in self.unruled if self._registry.ids[index] in severed}
 
-    def anchors(self, parameters: Collection[int]) -> dict[Anchor, list[int]]:
+    def rao_blackwell(self, to_come: Sequence[Tensor]) -> Tensor:
+        """What (2b) differentiates, [N], from W [L] of each sequence; on the graph of S."""
+        assert self._logits is not None  # gone with the graph, after a reverse pass that does not retain it
+        return rao_blackwell_sums(self._logits, self._layout, to_come, self._temperature)
+
+    def anchors(self, root: Tensor, parameters: Collection[int]) -> dict[Anchor, list[int]]:
         """Where autograd differentiates these parameters from, as far as S depends on them.
 
         The innermost module around all uses of a parameter whose output is one tensor of a row a sequence;
-        S itself where there is none.
+        the root of the reverse pass, S or what (2b) differentiates, where there is none.
         """
         found: dict[Anchor, list[int]] = defaultdict(list)
         for index in sorted(parameters):
             key = self._registry.ids[index]
             if self._edges[key]:
-                found[self._anchor(key)].append(index)
+                found[self._anchor(key) or Anchor.at(root)].append(index)
         return found
 
-    @property
-    def last_anchor(self) -> Anchor:
-        """S."""
-        return Anchor(get_gradient_edge(self.S), 1)
-
-    def reverse(self, anchors: Collection[Anchor], *, retain: bool) -> Mapping[Anchor, Tensor]:
-        """The one reverse pass: cotangent 1 on every S[n]. Ruled calls take their δ, and anchors' come back.
+    def reverse(self, root: Tensor, anchors: Collection[Anchor], *, retain: bool) -> Mapping[Anchor, Tensor]:
+        """A reverse pass: cotangent 1 on every row. Ruled calls take their δ, and anchors' come back.
 
         Args:
+            root: [N], S or what (2b) differentiates.
             anchors: whose δ is wanted.
             retain: whether the graph is needed once more.
         """
+        if not retain:
+            self._logits = None
         order = list(anchors)
         starts = [a.edge for a in order] + self._starts
-        if not starts or not self.S.requires_grad:
+        if not starts or not root.requires_grad:
             return {}
         gradients = torch.autograd.grad(
-            self.S, starts, torch.ones_like(self.S), retain_graph=retain, allow_unused=True
+            root, starts, torch.ones_like(root), retain_graph=retain, allow_unused=True
         )
         return {a: g for a, g in zip(order, gradients, strict=False) if g is not None}
 
@@ -178,7 +197,7 @@ class Tape:
                 ruled[index] = uses[key]
         return ruled, unruled
 
-    def _anchor(self, key: int) -> Anchor:
+    def _anchor(self, key: int) -> Anchor | None:
         for module in self._places.upwards(key):
             seen = self._seen[module]
             if len(seen.outputs) == 1 and len(seen.outputs[0]) == 1:
@@ -186,7 +205,7 @@ class Tape:
                 inside, _ = leaf_edges([edge.node], seen.inputs)
                 if self._row_a_sequence(shape) and inside[key] == self._edges[key]:
                     return Anchor(edge, len(shape))
-        return self.last_anchor
+        return None
 
     def _row_a_sequence(self, shape: torch.Size) -> bool:
         """[N, ..., T or K, ..., d]; `packing` sees to it that N is not T."""
@@ -238,7 +257,7 @@ class Tape:
         call = RuledCall(layer.rule, given, names, severed)
         kept = self._leaf(output) if severed else output
         self._calls.append((get_gradient_edge(kept).node, call))
-        kept.register_hook(call.take)  # type: ignore[no-untyped-call]
+        kept.register_hook(call.take)
         if severed:
             return kept.clone()
         if not any(t.requires_grad for t in tensors((args, kwargs))):
