@@ -72,8 +72,9 @@ def settled(whole: float, half: float) -> bool:
 
 
 def confirmed(value: float, closer: float) -> bool:
-    """Whether half of a departure from 1, or more of it, is there at a far smaller ε too.
+    """Whether a departure from 1 is there at a far smaller ε too, neither half of it nor twice as much.
 
-    A stop-gradient's factor stays as ε shrinks; kinks of the forward (ReLU) in reach of ±ε become fewer.
+    A stop-gradient's factor stays as ε shrinks; kinks of the forward (ReLU) in reach of ±ε become fewer, and
+    a jump right at θ (top-k routing at a tie) outgrows the step.
     """
-    return abs(closer - 1) > abs(value - 1) / 2
+    return 1 / 2 < abs(closer - 1) / abs(value - 1) < 2

@@ -28,7 +28,7 @@ from probe_engine.report import DerivativeTest
 from probe_engine.stages.samples import samples
 from probe_engine.types import Policy
 
-UNITS = 2
+UNITS = 4
 """So few that the test costs the same on any batch: what it compares has no sampling noise."""
 CLOSER = 32
 """How much nearer a departure from 1 is looked at again. A ReLU kink in reach of ±ε made 0.993 of 1 at ε

@@ -41,4 +41,3 @@ def max_grad_norm(policy: Policy) -> float | None:
 def step_on(policy: Policy, mean_y: ParameterVector) -> NextStep:
     """The step on Ȳ, clipped as the trainer does, where that is known."""
     return next_step(policy.registry, policy.optimizer, mean_y, max_grad_norm(policy))
-

@@ -97,3 +97,4 @@ def test_a_departure_must_stay_as_the_step_shrinks() -> None:
     assert confirmed(1.12, 1.10)
     assert not confirmed(0.9926, 1.0001)
     assert not confirmed(0.984, 0.9956)
+    assert not confirmed(1.0045, 1.067)
