@@ -38,12 +38,12 @@ class Fault:
 FAULTS = {
     "frozen-adapter": Fault("PEFT001", "✗1", "PeftModel.from_pretrained(base, path, is_trainable=True)"),
     "detached-module": Fault(
-        "GRAD013", "✗1", "Look into the forward of the module that is named for detach()"
+        "GRAD013", "✗1 !1", "Look into the forward of the module that is named for detach()"
     ),
     "no-optimizer": Fault("OPT001", "!1", "ls run/checkpoint-2/optimizer.pt"),
     "lr-zero": Fault("OPT007", "!1", "probe-tui CHECKPOINT --lr 1e-6"),
     "stale-rollouts": Fault("ROLL017", "!2", "GRPOConfig(log_completions=True, logging_steps=1)"),
-    "tiny-ess": Fault("STAT001", "✗1", "probe-tui CHECKPOINT --lr 0.09"),
+    "tiny-ess": Fault("STAT001", "✗1 !1", "probe-tui CHECKPOINT --lr 0.09"),
     "cut-weights": Fault("CKPT002", "✗1", "ls -l run/checkpoint-2\nsha256sum run/checkpoint-2/*.safetensors"),
 }
 
