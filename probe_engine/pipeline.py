@@ -53,6 +53,7 @@ def probe_run(
     batch = yield from timed("rollouts", small_batch(policy, spec) if random else _batch(spec, policy, live))
     units = objectives(batch)
     x_estimator = spec.x_estimator if batch.constant_lambda else "score"
+    rao_blackwell = x_estimator != "score"
     method, plain = (
         unit_gradients(
             name,
@@ -67,7 +68,17 @@ def probe_run(
     recomputing = checkpointed(policy.model) if spec.checkpointing else nullcontext()
     with preserved(policy.model), recomputing, watched(device_of(policy.model)) as peak:
         checked = yield from timed(
-            "flow", flow(policy, units, method, plain, around, spec.policy_temperature, spec.seed)
+            "flow",
+            flow(
+                policy,
+                units,
+                method,
+                plain,
+                around,
+                spec.policy_temperature,
+                spec.seed,
+                rao_blackwell=rao_blackwell,
+            ),
         )
         if until == "flow":
             if not random:
@@ -75,7 +86,7 @@ def probe_run(
             return
         refuse_shards(policy.registry)
         foreseen = yield from forecast(
-            policy, units, checked.method, checked.timed, spec, rao_blackwell=x_estimator != "score"
+            policy, units, checked.method, checked.timed, spec, rao_blackwell=rao_blackwell
         )
         if until == "forecast":
             return

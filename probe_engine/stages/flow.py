@@ -66,6 +66,8 @@ def flow(
     context: GradContext,
     temperature: float,
     seed: int,
+    *,
+    rao_blackwell: bool,
 ) -> Stage[Flow]:
     """Checks the chain parameters → logits → S → L → gradients, and the ids of the buffers.
 
@@ -77,6 +79,7 @@ def flow(
         context: autograd's state around the call, as it was before the probe changed anything.
         temperature: by which logits are divided.
         seed: draws the unit of that comparison.
+        rao_blackwell: whether X of (2b) will be measured as well.
 
     Raises:
         ProbeError: no gradient arrives, so there is nothing to measure (exit code 1: the findings say why).
@@ -126,7 +129,9 @@ def flow(
         yield from _say([double_backward(problem, method.name, method.attention)])
         method = plain if problem else method
     p = preconditioner(registry, policy.optimizer)
-    method = yield from numerics(policy, units, brief, method, plain, p, seed=seed, steady=steady)
+    method = yield from numerics(
+        policy, units, brief, method, plain, p, seed=seed, steady=steady, rao_blackwell=rao_blackwell
+    )
     # Groups whose advantages differ come first: the others have Y = 0 and show nothing of it.
     informative = sorted(units, key=lambda unit: not bool(unit.advantages.any()))
     squares = GradientSquares(len(registry)) if order_in_question(policy.optimizer) else None

@@ -41,6 +41,8 @@ def agreement(
     objective: UnitObjective,
     p: Preconditioner,
     scales: Sequence[float] = (1.0,),
+    *,
+    rao_blackwell: bool = False,
 ) -> Agreement:
     """Both passes of `method` against the first pass of `plain`.
 
@@ -50,10 +52,11 @@ def agreement(
     Args:
         scales: by which the unit's weights are lifted; the first one counts that keeps `plain` finite.
             Plain autograd carries small weights through the model, and 16 bits lose them there.
+        rao_blackwell: whether X of (2b) is compared as well.
     """
     for scale in scales:
         lifted = objective.lifted(scale)
-        reference = plain.measure(lifted)
+        reference = plain.measure(lifted, rao_blackwell=rao_blackwell)
         x, y = reference.x, reference.y
         sizes = (x.norm(), y.norm(), p(x).norm(), p(y).norm())
         if all(map(math.isfinite, sizes)):
@@ -65,8 +68,9 @@ def agreement(
     objective = lifted
     x_directions, y_directions = [x, p(y)], [y, p(x)]
     try:
-        ours = method.measure(objective)
-        x_dots, y_dots, _ = method.contract(objective, ours.S, x_directions, y_directions)
+        ours = method.measure(objective, rao_blackwell=rao_blackwell)
+        known = ours.tokens if rao_blackwell else ()
+        dots = method.contract(objective, ours.S, x_directions, y_directions, known)
     except RuntimeError as error:
         # What torch raises where a derivative of a derivative does not exist.
         if memory_ran_out(error):
@@ -75,10 +79,15 @@ def agreement(
     errors = {
         "S": float((ours.S - reference.S).abs().max() / reference.S.abs().max()),
         "X": _distance(registry, ours.x, x),
-        "X·v": _contracted(x, x_directions, x_dots),
+        "X·v": _contracted(x, x_directions, dots.x),
     }
+    if ours.x_rb is not None and reference.x_rb is not None:
+        errors |= {
+            "X of (2b)": _distance(registry, ours.x_rb, reference.x_rb),
+            "X of (2b)·v": _contracted(reference.x_rb, x_directions, dots.x_rb),
+        }
     if not objective.y_cancels:
-        errors |= {"Y": _distance(registry, ours.y, y), "Y·v": _contracted(y, y_directions, y_dots)}
+        errors |= {"Y": _distance(registry, ours.y, y), "Y·v": _contracted(y, y_directions, dots.y)}
     return Agreement(objective.unit.id, errors)
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from probe_engine.checks.numerics import fast_method
+from probe_engine.estimators.token_statistics import TokenStatistics
 from probe_engine.model.preconditioner import preconditioner
 from probe_engine.model.unit_gradients import (
     Dots,
@@ -62,8 +63,11 @@ class Wrong:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.plain, name)
 
-    def measure(self, objective: UnitObjective) -> Measurement:
-        measured = self.plain.measure(objective)
+    def measure(self, objective: UnitObjective, *, rao_blackwell: bool = False) -> Measurement:
+        measured = self.plain.measure(objective, rao_blackwell=rao_blackwell)
+        if self.what == "X of (2b)":
+            assert measured.x_rb is not None
+            return dataclasses.replace(measured, x_rb=measured.x_rb.scaled(1.01))
         if self.what == "S":
             return dataclasses.replace(measured, S=measured.S * 1.01)
         if self.what == "X":
@@ -79,12 +83,13 @@ class Wrong:
         S: Tensor,
         x_directions: Sequence[ParameterVector],
         y_directions: Sequence[ParameterVector],
+        tokens: Sequence[TokenStatistics] = (),
     ) -> Dots:
-        x, y, x_rb = self.plain.contract(objective, S, x_directions, y_directions)
+        x, y, x_rb = self.plain.contract(objective, S, x_directions, y_directions, tokens)
         return Dots(
             [0.0] * len(x) if self.what == "X·v" else x,
             [v * 1.01 for v in y] if self.what == "Y·v" else y,
-            x_rb,
+            [v * 1.01 for v in x_rb] if self.what == "X of (2b)·v" else x_rb,
         )
 
 
@@ -97,7 +102,7 @@ def compared(model: nn.Module, name: str = "alpha", wrong: str = "") -> Agreemen
     (unit,) = objectives(tiny.batch(sizes=(4,)))
     p = preconditioner(policy.registry, policy.optimizer)
     tried: Any = Wrong(plain, wrong) if wrong else method
-    return agreement(tried, plain, policy.registry, unit, p)
+    return agreement(tried, plain, policy.registry, unit, p, rao_blackwell=True)
 
 
 def activated(function: Any) -> nn.Module:
@@ -106,7 +111,7 @@ def activated(function: Any) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("name", ["alpha", "alpha-vjp"])
+@pytest.mark.parametrize("name", ["fused", "alpha", "alpha-vjp"])
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_healthy_methods_agree(name: str, kind: str) -> None:
     seen = compared(tiny.with_lora(tiny.model(kind)), name)
@@ -114,7 +119,7 @@ def test_healthy_methods_agree(name: str, kind: str) -> None:
     assert fast_method(name, F32, seen).status == "ok"
 
 
-@pytest.mark.parametrize("what", ["S", "X", "Y", "X·v", "Y·v"])
+@pytest.mark.parametrize("what", ["S", "X", "Y", "X·v", "Y·v", "X of (2b)", "X of (2b)·v"])
 def test_each_kind_of_number_is_looked_at(what: str) -> None:
     seen = compared(tiny.model(), wrong=what)
     assert not seen.errors[what] < 5e-3
