@@ -9,6 +9,7 @@ import pytest
 import tiny
 import torch
 from oracles.pairs import dot_products
+from realized import row
 from torch import Tensor
 
 from probe_engine import probe
@@ -17,7 +18,7 @@ from probe_engine.checks.preconditioner import fallback_scale
 from probe_engine.estimators.ustatistics import diagonal_share, one_sided, row_means, u_cross, u_statistic
 from probe_engine.model.preconditioner import Preconditioner, preconditioner
 from probe_engine.registry import ParameterVector
-from probe_engine.report import RealizedRow, Report
+from probe_engine.report import Report
 
 
 def vectors(B: int = 8, P: int = 5, seed: int = 0, shift: float = 1.5) -> tuple[Tensor, Tensor]:
@@ -106,27 +107,6 @@ def test_diagonal_share_by_brute_force() -> None:
     share = diagonal_share(*dot_products(X, PY))
     assert share == pytest.approx(float((X * PY).sum() / 64 / (X.mean(0) @ PY.mean(0))))
     assert diagonal_share(torch.tensor([1.0, 1.0]), torch.zeros(2), torch.zeros(2)) is None
-
-
-def row(**changes: object) -> RealizedRow:
-    row = RealizedRow(
-        step="preconditioned",
-        pairing="same_batch",
-        scale=1.0,
-        predicted=0.1,
-        delta_h=0.1,
-        se=0.01,
-        ci95=None,
-        estimator="snis",
-        h_before=1.0,
-        h_after=1.1,
-        ess=95.0,
-        ess_fraction=0.95,
-        khat=0.1,
-        N=100,
-        units=[],
-    )
-    return msgspec.structs.replace(row, **changes)
 
 
 @pytest.mark.parametrize(("share", "status"), [(0.5, "ok"), (0.51, "info"), (-0.6, "info"), (None, "ok")])
