@@ -51,9 +51,9 @@ BENCHMARKS = (
         "The probe beside one training step",
         (
             "--model smollm2 --rounds 3",
-            "--model smollm2 --rounds 3 --x-estimator score",
-            "--model smollm2 --sequences 32 --tokens 256 --rounds 2",
-            "--model smollm2 --full --rounds 3",
+            "--model smollm2 --rounds 2 --x-estimator score",
+            "--model smollm2 --sequences 32 --tokens 256 --rounds 1",
+            "--model smollm2 --full --rounds 2",
             "--model tiny --rounds 5",
             "--model tiny --full --rounds 5",
         ),
@@ -62,8 +62,8 @@ BENCHMARKS = (
         "literal",
         "Beside the literal algorithm",
         (
-            "--model smollm2 --rounds 3 --probe",
-            "--model smollm2 --sequences 32 --tokens 256 --rounds 2",
+            "--model smollm2 --rounds 2 --probe",
+            "--model smollm2 --sequences 32 --tokens 256 --rounds 1",
             "--model tiny --rounds 5 --probe",
         ),
     ),
