@@ -72,8 +72,7 @@ def largest_error(case: Case, library: Library) -> float | str:
     try:
         with library(case) as gradients:
             unit_vectors(case, gradients, theirs)
-    # A library may say by any exception that it can't take this model: what it says is the result.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001 - a library may refuse a model by any exception: the result
         return f"not run: {type(error).__name__}: {error}"
     for _ in case.method().measurements(case.units, ours):
         pass

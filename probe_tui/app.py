@@ -80,9 +80,8 @@ class ProbeApp(App[int]):
     CSS_PATH = "app.tcss"
     TITLE = "probe-tui"
     AUTO_FOCUS = "ChecksPanel OptionList"
-    # Textual declares no ClassVar.
-    HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (LEAST.width, "-narrow"), (100, "-wide")]  # noqa: RUF012
-    VERTICAL_BREAKPOINTS = [(0, "-low"), (LEAST.height, "-high")]  # noqa: RUF012
+    HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (LEAST.width, "-narrow"), (100, "-wide")]  # noqa: RUF012 - as
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (LEAST.height, "-high")]  # noqa: RUF012 - Textual declares them
     BINDINGS: ClassVar[list[BindingType]] = [key.binding for key in KEYS]
 
     def __init__(self, session: Session, clock: Callable[[], float] = time.monotonic) -> None:
