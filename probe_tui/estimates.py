@@ -142,7 +142,7 @@ ESTIMATORS = {
     "split": ("split E/U", "Welch"),
 }
 """The estimates that there are by each form of X: name, and whose error it is."""
-FORMS: dict[XForm, str] = {"score": "", "rao_blackwell": ", R-B"}
+FORMS: dict[XForm, str] = {"score": "", "rao_blackwell": " R-B"}
 """What an estimate's name says of its form of X."""
 
 

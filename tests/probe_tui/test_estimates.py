@@ -59,11 +59,11 @@ def test_by_both_forms_the_headline_s_comes_first_and_its_numbers_are_listed() -
     whole = report(estimates=by_both())
     found = predictions(whole.estimates)
     assert [e.name for e in found] == [
-        "optimizer's step, R-B",
+        "optimizer's step R-B",
         "optimizer's step",
-        "U-statistic, R-B",
+        "U-statistic R-B",
         "U-statistic",
-        "split E/U, R-B",
+        "split E/U R-B",
         "split E/U",
     ]
     for e in found:
@@ -82,7 +82,7 @@ def test_by_both_forms_the_headline_s_comes_first_and_its_numbers_are_listed() -
 
 def test_where_the_score_form_is_the_headline_it_comes_first() -> None:
     whole = report(estimates=by_both(x_estimator="score"))
-    assert [e.name for e in predictions(whole.estimates)][:2] == ["optimizer's step", "optimizer's step, R-B"]
+    assert [e.name for e in predictions(whole.estimates)][:2] == ["optimizer's step", "optimizer's step R-B"]
     assert {n.path.split(".")[2] for n in step_parts(whole)} == {"adamw"}
     head = headline(report())
     assert head is not None
