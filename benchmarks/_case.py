@@ -40,8 +40,8 @@ class Case:
     optimizer: torch.optim.AdamW
     batch: Batch
     micro_batch: int
-    x_estimator: str
-    """Of the whole probe."""
+    lean: bool
+    """Of the whole probe: see `Setting`."""
 
     @classmethod
     def of(cls, setting: Setting) -> Case:
@@ -51,7 +51,7 @@ class Case:
         model = model.to(setting.device, getattr(torch, setting.dtype)).eval()
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
         batch = even(model.config.vocab_size, setting.sequences, setting.tokens)
-        case = cls(model, optimizer, batch, setting.micro_batch, setting.x_estimator)
+        case = cls(model, optimizer, batch, setting.micro_batch, setting.lean)
         case.step()
         optimizer.step()
         optimizer.zero_grad()
@@ -120,15 +120,16 @@ class Case:
                 return end.value
 
     def probe(self, **options: object) -> Report:
-        """The whole probe, with default options but these, from the check of gradient flow to the verdict."""
+        """The whole probe from the check of gradient flow to the verdict, lean or with default options, but
+        with these."""
+        lean = {"x_estimator": "score", "steps": ("adamw",), "no_sweep": True} if self.lean else {}
         report = probe(
             self.model,
             optimizer=self.optimizer,
             batch=self.batch,
             micro_batch=self.micro_batch,
-            x_estimator=self.x_estimator,
             fail_on="never",
-            **options,
+            **(lean | options),
         )
         if report.run is None or report.run.status != "complete":
             raise SystemExit(f"the probe did not come through: {report.findings[-1].message}")

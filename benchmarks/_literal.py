@@ -20,7 +20,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from probe_engine.estimators.ustatistics import row_means
 from probe_engine.model.unit_gradients import UnitObjective
-from probe_engine.registry import ParameterVector
+from probe_engine.model.unit_gradients.loop import VectorSum
+from probe_engine.registry import ParameterVector, wide
 
 X, Y = 0, 1
 """Which of a unit's two weights of S: L_X's or L_Y's."""
@@ -45,8 +46,7 @@ class Literal:
         units, p = self.case.units, self.case.p
         held_out, update = ([u for u in units if u.unit.role == role] for role in ("E", "U"))
         sum_x, sum_y, sum_y_update = self._sum(units, X), self._sum(held_out, Y), self._sum(update, Y)
-        sum_y.add_(sum_y_update)
-        mu_y, sum_py = p(sum_y_update).scaled(1 / len(update)), p(sum_y)
+        mu_y, sum_py = p(sum_y_update).scaled(1 / len(update)), p(sum_y.plus(sum_y_update))
         diagonal, x_dots, y_dots = [], [], []
         for unit in units:
             x, py = self._sum([unit], X), p(self._sum([unit], Y))
@@ -65,12 +65,13 @@ class Literal:
 
     def _sum(self, units: Sequence[UnitObjective], which: int) -> ParameterVector:
         """Σ_n X_n, or Σ_n Y_n."""
-        total = ParameterVector.zeros(self.case.policy.registry)
+        registry = self.case.policy.registry
+        total = VectorSum(registry)
         for together in self.case.chunks(units):
             objective = sum(self._objectives(together, which))
-            gradients = torch.autograd.grad(objective, self.case.policy.registry.parameters)
-            total.add_(ParameterVector(total.ids, gradients))
-        return total
+            gradients = torch.autograd.grad(objective, registry.parameters)
+            total.add(ParameterVector(registry.ids, [g.to(wide(g.dtype)) for g in gradients]))
+        return total.total
 
     def _along(self, units: Sequence[UnitObjective], direction: ParameterVector) -> list[float]:
         """X_n·v by differentiating twice; attention has a second derivative in the math backend alone."""

@@ -12,8 +12,6 @@ import platformdirs
 import torch
 import transformers
 
-from probe_engine.spec import RunSpec
-
 CACHE = Path(platformdirs.user_cache_dir("probe-tui")) / "bench-smollm2"
 
 
@@ -32,8 +30,9 @@ class Setting:
     """Sequences in one pass."""
     device: str = "cpu"
     dtype: str = "float32"
-    x_estimator: str = RunSpec().x_estimator
-    """Of the whole probe; X alone is always that of (2)."""
+    lean: bool = False
+    """Whether the whole probe is the least that gives a verdict: X of (2) alone, one step in both pairings
+    and no sweep; else all that it does by default."""
     cache: str = str(CACHE)
     """Where SmolLM2's weights are unpacked to, once."""
 
@@ -57,6 +56,7 @@ class Setting:
             "transformers": transformers.__version__,
             "peft": peft.__version__,
             "threads": torch.get_num_threads(),
+            "probe": "lean" if self.lean else "default",
         }
 
 
@@ -84,7 +84,11 @@ def parser(doc: str, *, rounds: int, sized: bool = True, probed: bool = False) -
     made.add_argument("--device", default=default.device)
     made.add_argument("--dtype", default=default.dtype)
     if probed:
-        made.add_argument("--x-estimator", default=default.x_estimator, help="of the whole probe")
+        made.add_argument(
+            "--lean",
+            action="store_true",
+            help="of the whole probe: X of (2) alone, one step in both pairings, no sweep",
+        )
     made.add_argument("--cache", default=default.cache)
     made.add_argument("--json", action="store_true")
     return made

@@ -49,7 +49,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     whole = seconds["literal"] + seconds["literal_rescoring"]
     figures = {
         **setting.described(),
-        "x_estimator": setting.x_estimator,
         "rounds": options.rounds,
         **{f"{name}_seconds": value for name, value in seconds.items()},
         "literal_over_fused": seconds["literal"] / seconds["fused"],
@@ -67,7 +66,7 @@ def rescored(case: Case, measured: Measured, score: Callable[[Sequence[UnitObjec
     held_out = [unit for unit in case.units if unit.unit.role == "E"]
     trips: list[tuple[Sequence[Role], Sequence[UnitObjective]]] = [(["U"], held_out), (ROLES, case.units)]
     for roles, units in trips:
-        with virtual_step(case.policy.registry, measured.sums.mean_py(roles).scaled(eta)):
+        with virtual_step(case.policy.registry, measured.py.mean(roles).scaled(eta)):
             score(units)
 
 
@@ -79,7 +78,7 @@ def score(case: Case, units: Sequence[UnitObjective]) -> None:
 
 def largest_error(literal: Dots, measured: Measured) -> float:
     """Between the two ways to s and r, over the largest unit's."""
-    fused = row_dots(measured.scalars, measured.sums.counts)
+    fused = row_dots(measured.scalars, measured.y.counts)
     return max(
         max(abs(theirs[unit] - ours[unit]) for unit in ours) / max(map(abs, ours.values()))
         for theirs, ours in ((literal.s, fused.s), (literal.r, fused.r))

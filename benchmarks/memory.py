@@ -38,7 +38,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     known = {run: value for run, value in found.items() if isinstance(value, int)}
     figures = {
         **setting.described(),
-        "x_estimator": setting.x_estimator,
         "MALLOC_MMAP_THRESHOLD_": THRESHOLD,
         "vector_gib": vector / GIB,
         **{f"{run}_gib": v / GIB if isinstance(v, int) else v for run, v in found.items()},

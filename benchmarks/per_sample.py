@@ -80,8 +80,7 @@ def largest_error(case: Case, library: Library) -> float | str:
     for unit in range(len(case.units)):
         for mine, other in zip(ours.of(unit), theirs.of(unit), strict=True):
             sizes.append(mine.norm())
-            other.add_(mine, -1)
-            errors.append(other.norm())
+            errors.append(other.plus(mine, -1).norm())
     # X and Y in turns; each has a scale of its own.
     return max(max(errors[which::2]) / max(sizes[which::2]) for which in (0, 1))
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import overload
 
 import torch
 from torch import Tensor, nn
@@ -96,23 +97,53 @@ class ParameterRegistry:
         return ParameterRegistry(tuple(n for n, _ in kept), tuple(p for _, p in kept))
 
 
+PIECE = 2**18
+"""Numbers of a parameter that are gone through at a time: what arithmetic needs beside the parameter itself
+then stays small, however large the embedding is."""
+
+
+class LazyTensors(Sequence[Tensor | None]):
+    """One tensor a parameter, made anew whenever it is asked for and kept by nobody.
+
+    What it is made of has to stay as it is.
+    """
+
+    def __init__(self, make: Callable[[int], Tensor | None], count: int) -> None:
+        self._make, self._count = make, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Tensor | None]:
+        return map(self._make, range(self._count))
+
+    @overload
+    def __getitem__(self, index: int) -> Tensor | None: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Tensor | None, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Tensor | tuple[Tensor | None, ...] | None:
+        picked = range(self._count)[index]
+        return self._make(picked) if isinstance(picked, int) else tuple(map(self._make, picked))
+
+
 @dataclass(frozen=True)
 class ParameterVector:
     """A vector of shape [P]: one tensor for each parameter of a registry, None for a missing gradient.
 
     `ids` says for which parameter objects it was built, so that a re-wrapped model is noticed.
+    Gradients and their sums are held in memory. What is made of them (multiples, sums, P·v) is lazy: no more
+    than one parameter of it exists at a time, while it is gone through.
     """
 
     ids: tuple[int, ...]
-    tensors: tuple[Tensor | None, ...]
+    tensors: Sequence[Tensor | None]
 
     @classmethod
-    def zeros(cls, registry: ParameterRegistry) -> ParameterVector:
-        """0, in float32 or wider whatever the parameters' dtype."""
-        return cls(
-            registry.ids,
-            tuple(torch.zeros_like(p, dtype=wide(p.dtype)) for p in registry.parameters),
-        )
+    def lazy(cls, ids: tuple[int, ...], make: Callable[[int], Tensor | None]) -> ParameterVector:
+        """A vector whose tensor of the i-th parameter is `make(i)`, whenever it is asked for."""
+        return cls(ids, LazyTensors(make, len(ids)))
 
     @property
     def non_none(self) -> int:
@@ -124,41 +155,53 @@ class ParameterVector:
         """How many parameters have a gradient that is not exactly 0."""
         return sum(t is not None and bool(t.any()) for t in self.tensors)
 
-    @property
-    def nbytes(self) -> int:
-        """Memory of the tensors, bytes."""
-        return sum(t.numel() * t.element_size() for t in self.tensors if t is not None)
-
     def dot(self, other: ParameterVector) -> float:
         """Inner product, accumulated in float64; of shards over all ranks, which must all call it."""
-        return sum(_inner(a, b) for a, b in self._pairs(other))
+        pairs = zip(self.tensors, other.over(self.ids).tensors, strict=True)
+        return sum(_inner(a, b) for a, b in pairs if a is not None and b is not None)
 
     def norm(self) -> float:
         """Euclidean norm."""
-        return float(self.dot(self) ** 0.5)
-
-    def add_(self, other: ParameterVector, scale: float = 1.0) -> None:
-        """Adds `scale · other` in place (to the parameters that have a tensor here)."""
-        for a, b in self._pairs(other):
-            a.add_(b, alpha=scale)
+        return float(sum(_inner(t, t) for t in self.tensors if t is not None) ** 0.5)
 
     def scaled(self, scale: float) -> ParameterVector:
-        """`scale ·` this, a new vector."""
-        return ParameterVector(self.ids, tuple(None if t is None else t * scale for t in self.tensors))
+        """`scale ·` this, lazy."""
 
-    def _pairs(self, other: ParameterVector) -> Iterator[tuple[Tensor, Tensor]]:
-        if self.ids != other.ids:
+        def times(index: int) -> Tensor | None:
+            mine = self.tensors[index]
+            return None if mine is None else mine * scale
+
+        return ParameterVector.lazy(self.ids, times)
+
+    def plus(self, other: ParameterVector, scale: float = 1.0) -> ParameterVector:
+        """This `+ scale ·` other, lazy; a tensor that is missing in one of them counts as 0."""
+        theirs = other.over(self.ids).tensors
+
+        def added(index: int) -> Tensor | None:
+            a, b = self.tensors[index], theirs[index]
+            if a is None or b is None:
+                return a if b is None else b * scale
+            return torch.add(a, b, alpha=scale)
+
+        return ParameterVector.lazy(self.ids, added)
+
+    def over(self, ids: tuple[int, ...]) -> ParameterVector:
+        """This very vector.
+
+        Raises:
+            ValueError: it is over other parameter objects than those with these `ids`.
+        """
+        if self.ids != ids:
             raise ValueError("vectors over different parameter objects: was the model re-wrapped?")
-        for a, b in zip(self.tensors, other.tensors, strict=True):
-            if a is not None and b is not None:
-                yield a, b
+        return self
 
 
 def _inner(a: Tensor, b: Tensor) -> float:
     if isinstance(a, DTensor):
         # torch.dot wants one dimension, and an uneven shard can't be flattened.
         return float((a.double() * b.double()).sum().full_tensor())  # type: ignore[attr-defined]  # the sum is a DTensor as well
-    return float(torch.dot(a.flatten().double(), b.flatten().double()))
+    pieces = zip(a.flatten().split(PIECE), b.flatten().split(PIECE), strict=True)
+    return float(torch.stack([torch.dot(x.double(), y.double()) for x, y in pieces]).sum())
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:

@@ -71,6 +71,9 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         tuple[StepKind, ...],
         _help("steps that are taken and measured, with commas between: preconditioned, adamw", min_length=1),
     ] = ("preconditioned", "adamw")
+    no_sweep: Annotated[
+        bool, _help("leave out the sweep over other lengths of the step: three scorings of E less")
+    ] = False
     resample: Annotated[
         bool, _help("sample fresh responses after a step whose weights degenerate, and measure with those")
     ] = False

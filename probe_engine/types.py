@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from probe_engine.registry import ParameterRegistry
@@ -116,6 +117,16 @@ class AdamMoments:
         """What the denominator takes the root of, before bias correction."""
         return self.exp_avg_sq if self.max_exp_avg_sq is None else self.max_exp_avg_sq
 
+    def to(self, device: torch.device) -> AdamMoments:
+        """On that device; the very tensors where they are there."""
+        largest = self.max_exp_avg_sq
+        return replace(
+            self,
+            exp_avg=self.exp_avg.to(device),
+            exp_avg_sq=self.exp_avg_sq.to(device),
+            max_exp_avg_sq=None if largest is None else largest.to(device),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class StepRule:
@@ -148,6 +159,10 @@ class OptimizerState:
     """How indices became names: param_names, position, object, names_list."""
     rules: Mapping[str, StepRule] = field(default_factory=dict)
     """By parameter name, of the group that holds it."""
+
+    def to(self, device: torch.device) -> OptimizerState:
+        """With the moments on that device."""
+        return replace(self, moments={name: m.to(device) for name, m in self.moments.items()})
 
 
 @dataclass(frozen=True)

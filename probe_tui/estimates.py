@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 
 from probe_engine.report import (
     AdamwEstimate,
+    Baselines,
     Estimates,
     GradientFlow,
     RealizedRow,
@@ -250,6 +252,9 @@ def numbers(report: Report) -> Iterator[tuple[str, list[Named]]]:
             meaning = "of π(H + log π) and advantage, centred under the policy"
             known.append(_baseline("discriminant", b.discriminant, meaning, estimates))
         yield heading, known
+        if ranks := _ranks(b):
+            heading = f"do they rank the {name} as the probe does? Spearman's ρ"
+            yield f"{heading}{by_chance(estimates)}{_by(estimates)}", ranks
 
 
 def step_parts(report: Report) -> list[Named]:
@@ -369,6 +374,30 @@ def _baseline(name: str, value: float, meaning: str, estimates: Estimates) -> Na
         f".estimates.baselines.{name}",
         f"{meaning}{compared}",
     )
+
+
+def by_chance(estimates: Estimates) -> str:
+    """What a rank correlation is where the two have nothing in common: its standard deviation is 1/√(B−1)."""
+    u = estimates.headline.u_statistic
+    return "" if u is None or u.B < 2 else f" (0 ± {number(1 / math.sqrt(u.B - 1), 2)} by chance)"
+
+
+def _ranks(b: Baselines) -> list[Named]:
+    """Those rank correlations that are known."""
+    listed = [
+        Named(f"{short}, {target}", getattr(ranks, key), "", f".estimates.baselines.{field}.{key}", meaning)
+        for short, field in (("cov", "covariance_ranks"), ("disc", "discriminant_ranks"))
+        if (ranks := getattr(b, field)) is not None
+        for target, key, meaning in RANKED
+    ]
+    return [n for n in listed if n.value is not None]
+
+
+RANKED = (
+    ("−η·r_n", "contribution_r", "its parts beside what each adds to δH₁"),
+    ("X·PY", "x_dot_py", "beside what each does to itself, which δH₁ leaves out"),
+)
+"""What the baselines' parts are ranked beside: symbol, key, meaning."""
 
 
 def _bounded(label: str, value: float | None, bounds: Bounds, note: str = "") -> Interval:

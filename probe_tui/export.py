@@ -28,11 +28,15 @@ UNIT_COLUMNS = (
     "r",
     "contribution_s",
     "contribution_r",
+    "x_norm_rb",
+    "x_dot_py_rb",
     "s_rb",
     "t_rb",
     "r_rb",
     "contribution_s_rb",
     "contribution_r_rb",
+    "covariance",
+    "discriminant",
     "prompt",
 )
 """Fields of a unit that are one number or one text, named as in the report."""

@@ -11,6 +11,7 @@ GLOSSARY = {
     "Y": "its policy gradient, the direction that raises its advantages' likelihood",
     "PY": "Y after Adam's preconditioner, the direction in which the step goes",
     "X·PY": "what the prompt does to itself",
+    "baselines": "covariance and discriminant, zero-cost predictors of the literature: compare sign and rank",
     "S": "log-probability of a response",
     "c": "the response's weight in X: how much its S exceeds that of the others",
     "SD": "standard deviation over the prompt's responses",

@@ -26,6 +26,7 @@ from probe_engine.report import (
     Finding,
     GradientFlow,
     OnPolicy,
+    RankCorrelation,
     RealizedRow,
     RolloutsInfo,
     Sweep,
@@ -34,7 +35,7 @@ from probe_engine.report import (
     XEstimates,
 )
 from probe_engine.spec import XForm
-from probe_tui.estimates import FORM_NAMES
+from probe_tui.estimates import FORM_NAMES, by_chance
 from probe_tui.flow_answer import flow_answer
 from probe_tui.output import write
 from probe_tui.renderables.forecast import forecast_line, outcome_line
@@ -271,9 +272,21 @@ def estimate_lines(estimates: Estimates, unit: str = "nats") -> list[str]:
         lines.append(
             f"    covariance baseline {number(b.covariance)} (its scale is arbitrary: compare the sign)"
         )
+        lines += _rank_lines(b.covariance_ranks, estimates)
         if b.discriminant is not None:
             lines.append(f"    discriminant baseline {number(b.discriminant)} (likewise)")
+            lines += _rank_lines(b.discriminant_ranks, estimates)
     return lines
+
+
+def _rank_lines(ranks: RankCorrelation | None, estimates: Estimates) -> list[str]:
+    """Does a baseline put the prompts in the probe's order?"""
+    if ranks is None or ranks.contribution_r is None:
+        return []
+    return [
+        f"      its ranks  ρ = {number(ranks.contribution_r, 2)} with −η·r_n, "
+        f"{number(ranks.x_dot_py, 2)} with X·PY{by_chance(estimates)}"
+    ]
 
 
 def _form_lines(by_form: XEstimates) -> list[str]:

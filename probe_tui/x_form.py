@@ -13,12 +13,15 @@ def suffixed(field: str, form: XForm) -> str:
     return f"{field}_rb" if form == "rao_blackwell" else field
 
 
+OF_X = ("x_norm", "x_dot_py", "s", "t", "r", "contribution_s", "contribution_r")
+"""Fields of a unit that are by a form of X."""
+
+
 def by_form(unit: UnitRow, form: XForm) -> UnitRow:
     """The unit with the numbers of this form in the place of the score form's."""
     if form == "score":
         return unit
-    fields = ("s", "t", "r", "contribution_s", "contribution_r")
-    return msgspec.structs.replace(unit, **{field: getattr(unit, suffixed(field, form)) for field in fields})
+    return msgspec.structs.replace(unit, **{field: getattr(unit, suffixed(field, form)) for field in OF_X})
 
 
 def histograms_by(held: Histograms, form: XForm) -> tuple[Histogram | None, Histogram | None]:

@@ -8,7 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from probe_engine.model.gradient_flow import GradContext, Gradients, Graph
+from probe_engine.model.cut_graph import Walk
+from probe_engine.model.gradient_flow import Arrival, GradContext, Gradients
 from probe_engine.registry import ParameterRegistry, ParameterVector
 from probe_engine.report import Finding, IdMatch, finding
 
@@ -65,7 +66,7 @@ def _autocast(seen: GradContext) -> Finding:
     )
 
 
-def graph(seen: Graph, registry: ParameterRegistry) -> list[Finding]:
+def graph(seen: Walk, arrival: Arrival, registry: ParameterRegistry) -> list[Finding]:
     """GRAD003, GRAD004, GRAD006: the links of the chain, in order."""
     if seen.logits_grad_fn is None or not len(registry):
         # enable_input_require_grads() gives a graph even where all is frozen.
@@ -96,7 +97,7 @@ def graph(seen: Graph, registry: ParameterRegistry) -> list[Finding]:
             finding("GRAD006", "skip", "waits for GRAD004"),
         ]
     s = finding("GRAD004", "ok", seen.s_grad_fn, value=seen.s_grad_fn)
-    norm = seen.embedding_gradient_norm
+    norm = arrival.embedding_gradient_norm
     if norm is not None and not math.isfinite(norm):
         return [logits, s, finding("GRAD006", "skip", "waits for GRAD011: the gradient is not finite")]
     if norm is None or norm == 0:

@@ -29,26 +29,26 @@ def batching(dtype: torch.dtype, seen: Surroundings | None, *, steady: bool) -> 
     """
     if not steady or seen is None:
         return finding("GRAD020", "skip", TOO_SHORT if steady else NOISE)
-    rows, threshold = len(seen.alone), tolerance(dtype)
+    threshold = tolerance(dtype)
     mean, largest = _shift(seen.batched, seen.alone)
     said = f"{mean:.2g} nats a token, up to {largest:.2g}"
     if mean <= threshold:
         return finding(
             "GRAD020",
             "ok",
-            f"log π of {rows} sequences, alone and together: {said}",
+            f"log π of a sequence, alone and beside another: {said}",
             value=mean,
             threshold=threshold,
         )
     return finding(
         "GRAD020",
         "warn",
-        f"expected the same log π of a sequence alone and beside {rows - 1} others, unpadded; it differs by "
+        f"expected the same log π of a sequence alone and beside another, unpadded; it differs by "
         f"{said}, where rounding in {_name(dtype)} explains {threshold:g}: S depends on the neighbours in "
         f"the batch{_experts(dtype)}",
         value=mean,
         threshold=threshold,
-        evidence={"largest": largest, "sequences": rows, "tokens": seen.tokens},
+        evidence={"largest": largest, "tokens": seen.tokens},
     )
 
 
@@ -59,7 +59,7 @@ def padding(
 
     Args:
         seen: None where it was not looked at.
-        otherwise_padded: log π [N, K] with another token in the left padding, where the left one shifts.
+        otherwise_padded: log π [K] with another token in the left padding, where the left one shifts.
         steady: whether the forward gives the same twice.
     """
     if not steady or seen is None:
@@ -104,7 +104,7 @@ def padding(
             "info",
             f"with position_ids, as the probe passes them, {moved}; without them {unplaced:.2g} on the left: "
             "a trainer that pads prompts on the left and passes none, as trl's GRPO, trains on other "
-            "log-probabilities than the probe's",
+            "log-probabilities than the probe's; its next step is another one where prompts differ in length",
             value=unplaced,
             threshold=threshold,
             evidence=evidence | {"left without position_ids": unplaced},
@@ -120,7 +120,7 @@ def tolerance(dtype: torch.dtype) -> float:
 
 
 def shifts(dtype: torch.dtype, log_probs: Tensor, alone: Tensor) -> bool:
-    """Whether two scorings [N, K] of the same tokens differ by more than rounding; nan does."""
+    """Whether two scorings [K] of the same tokens differ by more than rounding; nan does."""
     return not _shift(log_probs, alone)[0] <= tolerance(dtype)
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 import torch
+from torch import Tensor
 
 from probe_engine.estimators.weights import (
     ESS_FAIL,
@@ -13,6 +14,7 @@ from probe_engine.estimators.weights import (
     EVEN,
     Level,
     ess,
+    ess_fraction_without,
     ess_status,
     khat_status,
     khat_threshold,
@@ -61,7 +63,7 @@ def sample_size(rows: Sequence[RealizedRow], eta: float, hindrance: str = "") ->
         "STAT001",
         status,
         f"{line}: expected at least {limit:.0%}; few responses carry the measured change, so its standard "
-        "error can't be believed",
+        f"error can't be believed{_eater(row)}",
         value=fraction,
         threshold=limit,
         remedy=f"A smaller step keeps the weights even.{_other_way(status, hindrance)}",
@@ -128,9 +130,7 @@ def shrunk(row: RealizedRow) -> float:
 
     A tenth where the weights don't tell.
     """
-    units = [[x for x in unit.log_w if x is not None and math.isfinite(x)] for unit in row.units]
-    log_w = torch.tensor([x for unit in units for x in unit], dtype=torch.float64)
-    shares = torch.tensor([1 / len(unit) for unit in units for _ in unit], dtype=torch.float64)
+    log_w, shares, _ = _weights(row)
     if not len(log_w):
         return 0.1
     low, high = 0.0, 1.0
@@ -139,6 +139,26 @@ def shrunk(row: RealizedRow) -> float:
         enough = ess(middle * log_w, shares) >= len(log_w) / 2
         low, high = (middle, high) if enough else (low, middle)
     return low
+
+
+def _weights(row: RealizedRow) -> tuple[Tensor, Tensor, Tensor]:
+    """Finite log w, p up to a factor, and the unit of each response, each [N]."""
+    units = [[x for x in unit.log_w if x is not None and math.isfinite(x)] for unit in row.units]
+    log_w = torch.tensor([x for unit in units for x in unit], dtype=torch.float64)
+    shares = torch.tensor([1 / len(unit) for unit in units for _ in unit], dtype=torch.float64)
+    return log_w, shares, torch.tensor([n for n, unit in enumerate(units) for _ in unit], dtype=torch.long)
+
+
+def _eater(row: RealizedRow) -> str:
+    """The unit without which the ESS would be largest, where it would be larger by a tenth."""
+    log_w, shares, unit = _weights(row)
+    if len(row.units) < 2 or not len(log_w):
+        return ""
+    without = ess_fraction_without(log_w, shares, unit).nan_to_num(0.0)
+    first = int(without.argmax())
+    if not without[first] > 1.1 * _fraction(row):
+        return ""
+    return f". Unit {row.units[first].id} eats most of it: without that one it would be {without[first]:.0%}"
 
 
 def _smaller(eta: float, share: float) -> str:

@@ -10,27 +10,36 @@ from statistics import median
 
 import torch
 from scipy.optimize import linear_sum_assignment
-from scipy.stats import rankdata
 from torch import Tensor
+
+from probe_engine.estimators.ranks import centred_ranks, spearman
 
 ENTRIES = 4096
 """Entries of a parameter that are compared: enough for a correlation to ±0.02."""
+FEW = 512
+"""The same where a median over parameters is taken, of which there are hundreds: sorting is what costs."""
 
 
-def mapping_correlation(exp_avg_sq: Sequence[Tensor], gradient: Sequence[Tensor]) -> float | None:
+def mapping_correlation(
+    exp_avg_sq: Sequence[Tensor | None], gradient: Sequence[Tensor | None]
+) -> float | None:
     """Median over parameters of the Spearman correlation of exp_avg_sq with gradient² (formats.md).
 
     Both say which entries of a parameter have large gradients, so a right match correlates and a permutation
     among equal shapes does not.
 
     Args:
-        exp_avg_sq: Adam's v, one tensor a parameter.
-        gradient: fresh gradients of the same parameters, of the same shapes.
+        exp_avg_sq: Adam's v, one tensor a parameter; None where there is no state.
+        gradient: fresh gradients of the same parameters, of the same shapes; None where there is none.
 
     Returns:
-        −1 … 1, or None where no parameter has two finite entries that differ in both.
+        −1 … 1, or None where no parameter has three finite entries that differ in both.
     """
-    correlations = [_spearman(v, g) for v, g in zip(exp_avg_sq, gradient, strict=True)]
+    correlations = [
+        spearman(_strided(v, FEW), _strided(g, FEW).square())
+        for v, g in zip(exp_avg_sq, gradient, strict=True)
+        if v is not None and g is not None
+    ]
     usable = [c for c in correlations if c is not None]
     return median(usable) if usable else None
 
@@ -93,7 +102,7 @@ def best_assignment(exp_avg_sq: Sequence[Tensor], squares: Sequence[Tensor]) -> 
     taken = best = chance = weights = 0.0
     for members in (group for group in equal.values() if len(group) > 1):
         fresh, states = (
-            torch.stack([_centred_ranks(x) for x in part])
+            torch.stack([centred_ranks(x) for x in part])
             for part in ([squares[i] for i in members], [_strided(exp_avg_sq[i]) for i in members])
         )
         correlations = fresh @ states.T
@@ -111,31 +120,9 @@ def best_assignment(exp_avg_sq: Sequence[Tensor], squares: Sequence[Tensor]) -> 
     return Assignment(taken / weights, best / weights, chance / weights, tuple(order))
 
 
-def _centred_ranks(x: Tensor) -> Tensor:
-    """Ranks of unit length about their mean, so that a dot product is Spearman's ρ; 0 where all are equal."""
-    if not bool(x.isfinite().all()):
-        return torch.zeros(len(x), dtype=torch.float64)
-    ranks = torch.from_numpy(rankdata(x.numpy())).double()
-    centred = ranks - ranks.mean()
-    length = centred.norm()
-    return centred / length if length else centred
-
-
-def _spearman(v: Tensor, g: Tensor) -> float | None:
-    a, b = _strided(v), _strided(g).square()
-    finite = a.isfinite() & b.isfinite()
-    ranks = torch.stack([torch.from_numpy(rankdata(x[finite].numpy())) for x in (a, b)])
-    if ranks.shape[1] < 2:
-        return None
-    centred = ranks - ranks.mean(dim=1, keepdim=True)
-    scale = float(centred[0].norm() * centred[1].norm())
-    correlation = float(centred[0] @ centred[1]) / scale if scale else math.nan
-    return correlation if math.isfinite(correlation) else None
-
-
-def _strided(x: Tensor) -> Tensor:
-    """At most ENTRIES entries, first to last; a stride that is no divisor of the row misses no column."""
+def _strided(x: Tensor, entries: int = ENTRIES) -> Tensor:
+    """At most so many entries, first to last; a stride that is no divisor of the row misses no column."""
     flat = x.detach().flatten()
-    n, k = len(flat), min(len(flat), ENTRIES)
+    n, k = len(flat), min(len(flat), entries)
     index = torch.arange(k) * (n - 1) // max(k - 1, 1)
     return flat[index.to(flat.device)].double().cpu()

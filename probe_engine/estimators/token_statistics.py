@@ -36,7 +36,7 @@ class TokenStatistics:
     variances: Tensor
     """Var_{a~π_β}[ℓ_a], [T, K], nats²"""
     mean_discriminant: Tensor
-    """E_{a~π}[π_a (h + ℓ_a)], [T], nats: what the discriminant of method.md §7 is centred by"""
+    """E_{a~π}[π_a (h + ℓ_a)], [T], nats: what the discriminant of method.md §8 is centred by"""
 
     def __post_init__(self) -> None:
         T, K = len(self.log_probs), len(INVERSE_TEMPERATURES)

@@ -43,6 +43,28 @@ def ess(log_w: Tensor, weight: Tensor) -> float:
     return float(len(w) * (p * w).sum() ** 2 / (p.sum() * (p * w * w).sum()))
 
 
+def ess_fraction_without(log_w: Tensor, weight: Tensor, unit: Tensor) -> Tensor:
+    """ESS/N of the other units' responses, where each unit in turn is left out: who eats the ESS.
+
+    A unit's own ESS does not tell: it stays whole where all of its weights are equally large.
+
+    Args:
+        log_w: [N], log w.
+        weight: [N], p, up to a factor.
+        unit: [N], long, 0 … B−1.
+
+    Returns:
+        [B], 0 … 1; NaN where a weight is NaN or nothing is left.
+    """
+    w, p = (log_w.double() - log_w.max()).exp(), weight.double()
+    sums = p.new_zeros(int(unit.max()) + 1, 3).index_add(0, unit, torch.stack([p, p * w, p * w * w], 1))
+    nothing = sums.new_zeros(1, 3)
+    # What stands before and behind is added up: the total less a unit that has nearly all of it would cancel.
+    before = torch.cat([nothing, sums[:-1]]).cumsum(0)
+    others = before + torch.cat([sums[1:], nothing]).flip(0).cumsum(0).flip(0)
+    return others[:, 1] ** 2 / (others[:, 0] * others[:, 2])
+
+
 def ess_status(ess_fraction: float) -> Level:
     """method.md (18): ESS/N below 0.5 warns, below 0.3 (or not a number) fails."""
     if not ess_fraction >= ESS_FAIL:

@@ -55,10 +55,14 @@ class Walk:
     """Calls that were seen."""
     S: Tensor
     """[N], detached"""
+    logits_grad_fn: str | None
+    s_grad_fn: str | None
     cuts: tuple[Cut, ...]
     """In the order of the forward pass, innermost first: the first one is the cause."""
     ran: frozenset[str]
     """Names of the trainable parameters whose modules were called."""
+    dtypes: frozenset[torch.dtype]
+    """Floating-point dtypes of the modules' outputs."""
 
 
 def walk(model: nn.Module, objective: UnitObjective, temperature: float) -> Walk:
@@ -71,13 +75,22 @@ def walk(model: nn.Module, objective: UnitObjective, temperature: float) -> Walk
     layout = Layout.of(sequences, device=device_of(model))
     seen = _Seen()
     with watched_calls(model, seen):
-        S = _score(model, layout, temperature)
+        logits = response_logits(model, layout)
+    S = sequence_log_probs(response_log_probs(logits, layout, temperature))
     cuts = list(seen.cuts)
     if not cuts and S.requires_grad:
         last = _last_unreached(seen.recorded, S)
         if last is not None and _matters(model, layout, S, last, temperature):
             cuts = [last]
-    return Walk(seen.count, S.detach(), tuple(cuts), frozenset(seen.ran))
+    return Walk(
+        seen.count,
+        S.detach(),
+        _name(logits.grad_fn),
+        _name(S.grad_fn),
+        tuple(cuts),
+        frozenset(seen.ran),
+        frozenset(seen.dtypes),
+    )
 
 
 @contextmanager
@@ -123,10 +136,12 @@ class _Seen:
         self.cuts: list[Cut] = []
         self.recorded: list[_Recorded] = []
         self.ran: set[str] = set()
+        self.dtypes: set[torch.dtype] = set()
 
     def __call__(self, call: Call) -> None:
         self.count += 1
         self.ran.update(call.own)
+        self.dtypes.update(t.dtype for t in tensors(call.output) if t.is_floating_point())
         if call.output_requires_grad:
             nodes = frozenset(t.grad_fn for t in tensors(call.output) if t.grad_fn is not None)
             if nodes and call.trainable:
@@ -222,6 +237,10 @@ def _matters(model: nn.Module, layout: Layout, S: Tensor, lost: Cut, temperature
 
 def _score(model: nn.Module, layout: Layout, temperature: float) -> Tensor:
     return sequence_log_probs(response_log_probs(response_logits(model, layout), layout, temperature))
+
+
+def _name(grad_fn: object) -> str | None:
+    return None if grad_fn is None else f"<{type(grad_fn).__name__}>"
 
 
 def _cut(call: Call, how: How) -> Cut:

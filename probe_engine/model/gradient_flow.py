@@ -21,7 +21,7 @@ from probe_engine.model.unit_gradients import UnitGradients, UnitObjective
 from probe_engine.model.unit_gradients.loop import VectorSum
 from probe_engine.registry import ParameterRegistry, ParameterVector
 
-UNITS_TRIED = 4
+UNITS_TRIED = 8
 """What one unit leaves without gradient (an expert that no token chose) another may reach."""
 
 
@@ -48,12 +48,10 @@ class GradContext:
 
 
 @dataclass(frozen=True)
-class Graph:
-    """The forward's graph, link by link."""
+class Arrival:
+    """What of S arrives at the model's first layer."""
 
-    logits_grad_fn: str | None
-    s_grad_fn: str | None
-    s: Tensor
+    S: Tensor
     """[N], detached"""
     embedding_gradient_norm: float | None
     """‖∂ΣS/∂(output of the input embeddings)‖; None where it does not arrive"""
@@ -70,7 +68,7 @@ class Gradients:
     y_weights_nonzero: bool
     """∂L_Y/∂S"""
     units: tuple[UnitObjective, ...]
-    """Those that were tried."""
+    """Those that were tried, of two responses each."""
 
 
 def grad_context(model: nn.Module) -> GradContext:
@@ -90,22 +88,17 @@ def grad_context(model: nn.Module) -> GradContext:
     )
 
 
-def graph(model: nn.Module, objective: UnitObjective, temperature: float) -> Graph:
-    """Two forwards of one small group: as it is, and with the embeddings' output watched."""
+def arrival(model: nn.Module, objective: UnitObjective, temperature: float) -> Arrival:
+    """One forward of one small group, with the embeddings' output watched, and back to there."""
     sequences = objective.sequences[: max(2, objective.group_slices()[0].stop)]
     layout = Layout.of(sequences, device=device_of(model))
-    logits = response_logits(model, layout)
-    s = sequence_log_probs(response_log_probs(logits, layout, temperature))
+    with _watched_embeddings(model) as outputs:
+        S = sequence_log_probs(response_log_probs(response_logits(model, layout), layout, temperature))
     norm = None
-    if s.requires_grad:
-        with _watched_embeddings(model) as outputs:
-            watched = sequence_log_probs(
-                response_log_probs(response_logits(model, layout), layout, temperature)
-            )
-        if outputs and watched.requires_grad:
-            (gradient,) = torch.autograd.grad(watched.sum(), outputs[0], allow_unused=True)
-            norm = None if gradient is None else float(gradient.double().norm())
-    return Graph(_name(logits.grad_fn), _name(s.grad_fn), s.detach().cpu(), norm)
+    if outputs and S.requires_grad:
+        (gradient,) = torch.autograd.grad(S.sum(), outputs[0], allow_unused=True)
+        norm = None if gradient is None else float(gradient.double().norm())
+    return Arrival(S.detach().cpu(), norm)
 
 
 def gradients(
@@ -114,7 +107,7 @@ def gradients(
     units: Sequence[UnitObjective],
     squares: GradientSquares | None = None,
 ) -> Gradients:
-    """X and Y of as few units as show a gradient for every parameter.
+    """X and Y of two responses each of as few units as show a gradient for every parameter.
 
     Args:
         method: how they are computed.
@@ -125,7 +118,8 @@ def gradients(
     x, y = VectorSum(registry), VectorSum(registry)
     x_nonzero = y_nonzero = False
     tried: list[UnitObjective] = []
-    for objective in units[:UNITS_TRIED]:
+    for unit in units[:UNITS_TRIED]:
+        objective = unit.pair()
         tried.append(objective)
         measured = method.measure(objective)
         wx, wy = objective.weights(measured.S)
@@ -135,13 +129,10 @@ def gradients(
         y.add(measured.y)
         if squares is not None:
             squares.add(measured.y.tensors)
+        del measured  # before the next unit's vectors are made
         if squares is None and x.total.non_zero == y.total.non_zero == len(registry):
             break
     return Gradients(x.total, y.total, x_nonzero, y_nonzero, tuple(tried))
-
-
-def _name(grad_fn: object) -> str | None:
-    return None if grad_fn is None else f"<{type(grad_fn).__name__}>"
 
 
 @contextmanager

@@ -10,13 +10,12 @@ import torch
 from probe_engine.registry import wide
 from probe_engine.types import Extent
 
-VECTORS = 13
-"""Parameter-length vectors at once: ΣX, ΣY and P ΣY of both roles, X, Y, P·Y of one unit, and of the
-optimizer's own step θ⁺, Ȳ, Δθ and its sensitivity to Ȳ."""
-RAO_BLACKWELL_VECTORS = 6
-"""Of X by (2b) besides: its sum of both roles and P times it, one unit's, and the own step's sensitivity."""
 ALPHA = 3
 """Times what a reverse pass saves: `alpha` keeps that pass's own graph to differentiate it again."""
+ALPHA_LENGTHS = 7
+"""Of `alpha` besides: its gradient with that graph, and the products with a direction in float64."""
+MOVED_LENGTHS = 3
+"""During the virtual step: ΣY of both roles, and θ as it was."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,10 @@ class Sizes:
     """Where they are known; else there are as many as the sequences allow."""
     sequence: int | None = None
     """What a sequence of a micro-batch takes, where it was counted; else it is estimated."""
+    together: int | None = None
+    """Most units in one pass, where they are known; else as many as a micro-batch holds on average."""
+    split: bool | None = None
+    """Whether a unit takes several passes; likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +49,10 @@ class Need:
 
     weights: int
     optimizer: int
-    vectors: int
-    """Gradients and their sums."""
+    lengths: int
+    """Vectors over all trainable parameters at once, while the measurement goes on."""
+    vector: int
+    """One of them."""
     kept: int
     """X_u (by either form) and P Y_u of every unit, where they fit into the memory budget."""
     sequence: int
@@ -58,6 +63,11 @@ class Need:
     """Float32 copies of narrow weights, while the virtual step is measured."""
 
     @property
+    def vectors(self) -> int:
+        """Gradients and their sums."""
+        return self.lengths * self.vector
+
+    @property
     def fixed(self) -> int:
         """What no option but the dtype makes smaller."""
         return self.weights + self.optimizer + self.vectors
@@ -65,7 +75,8 @@ class Need:
     @property
     def total(self) -> int:
         """The peak: of the measurement, or of the virtual step after it."""
-        return self.fixed + max(self.kept + self.sequences * self.sequence, self.widened)
+        measuring = self.vectors + self.kept + self.sequences * self.sequence
+        return self.weights + self.optimizer + max(measuring, MOVED_LENGTHS * self.vector + self.widened)
 
 
 def need(
@@ -97,22 +108,46 @@ def need(
     else:
         sequence = sizes.sequence * (ALPHA if alpha else 1)
     keeps = not alpha and kept <= budget
-    waiting = 0
-    if rao_blackwell:
-        waiting = RAO_BLACKWELL_VECTORS
-        if method == "fused" and not keeps:
-            # P Y of each unit of a micro-batch, until X of (2b) comes.
-            waiting += max(1, micro_batch * units // max(1, sizes.extent.sequences))
+    sequences = min(micro_batch, max(1, sizes.extent.sequences))
+    together = sequences * units / max(1, sizes.extent.sequences)
     narrow = 0 if dtype == wide(dtype) else sizes.weights + sizes.held
     return Need(
         weights=sizes.weights * dtype.itemsize,
         optimizer=sizes.optimizer,
-        vectors=(VECTORS + waiting) * vector,
+        lengths=_lengths(
+            method,
+            max(1, int(together)) if sizes.together is None else sizes.together,
+            rao_blackwell=rao_blackwell,
+            keeps=keeps,
+            split=together < 1 if sizes.split is None else sizes.split,
+        ),
+        vector=vector,
         kept=kept if keeps else 0,
         sequence=sequence,
-        sequences=min(micro_batch, max(1, sizes.extent.sequences)),
+        sequences=sequences,
         widened=narrow * wide(dtype).itemsize,
     )
+
+
+def _lengths(method: str, together: int, *, rao_blackwell: bool, keeps: bool, split: bool) -> int:
+    """Vectors over all trainable parameters beside θ, Adam's state and what is kept of each unit.
+
+    Args:
+        method: `--method`.
+        together: most units in one pass.
+        rao_blackwell: whether X of (2b) is computed as well.
+        keeps: whether X_u and P Y_u of every unit are kept.
+        split: whether a unit takes several passes.
+    """
+    of_unit = 3 if rao_blackwell else 2
+    sums = 2 * of_unit
+    if method.startswith("alpha"):
+        return sums + ALPHA_LENGTHS
+    if method != "fused":
+        return sums + of_unit * (2 if split else 1)
+    # P Y of each unit of a pass waits until X of (2b) comes.
+    waiting = together if rao_blackwell and not keeps else 0
+    return sums + max(waiting, of_unit if split else 0)
 
 
 def sequence_bytes(config: Any, extent: Extent, dtype: torch.dtype, *, alpha: bool = False) -> int:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from probe_engine.registry import ParameterRegistry, ParameterVector, wide
+from probe_engine.registry import PIECE, LazyTensors, ParameterRegistry, ParameterVector, wide
 from probe_engine.types import AdamMoments, OptimizerState, StepRule
 
 CLIP_EPS = 1e-6
@@ -36,46 +38,63 @@ class StepParts:
 
 @dataclass(frozen=True)
 class NextStep:
-    """θ → θ⁺ by the optimizer itself, in float32 or wider."""
+    """θ → θ⁺ by the optimizer itself, in float32 or wider: torch's own code on copies of the weights.
+
+    Its vectors are lazy and made from the weights as they are: ask while θ is θ.
+    """
 
     registry: ParameterRegistry
     state: OptimizerState
     mean_y: ParameterVector
     """Ȳ, the ascent direction."""
-    clip: float
-    """What clipping multiplies Ȳ by, at most 1."""
-    norm: float
-    """‖Ȳ‖ as the optimizer's loop measures it."""
-    landing: ParameterVector
-    """θ⁺"""
+    limit: float
+    """What ‖Ȳ‖ is clipped to; inf: no clipping."""
+    total_norm: Tensor
+    """‖Ȳ‖ as the optimizer's loop measures it, a scalar."""
+
+    @property
+    def norm(self) -> float:
+        """‖Ȳ‖"""
+        return float(self.total_norm)
+
+    @cached_property
+    def clip(self) -> float:
+        """What clipping multiplies Ȳ by, at most 1."""
+        return min(1.0, self.limit / (self.norm + CLIP_EPS))
+
+    @property
+    def landing(self) -> ParameterVector:
+        """θ⁺"""
+        return ParameterVector.lazy(self.registry.ids, self._landed)
 
     @property
     def delta(self) -> ParameterVector:
         """Δθ = θ⁺ − θ."""
-        return ParameterVector(
-            self.landing.ids,
-            tuple(
-                None if new is None else new - old.detach().to(new.dtype)
-                for new, old in zip(self.landing.tensors, self.registry.parameters, strict=True)
-            ),
+        parameters = self.registry.parameters
+        return ParameterVector.lazy(
+            self.registry.ids, lambda index: self._landed(index).sub_(parameters[index].detach())
         )
 
     def parts(self, x: ParameterVector) -> StepParts:
-        """X·Δθ by parts; they add up to the whole but for rounding."""
+        """X·Δθ by parts, in float64; they add up to the whole but for rounding."""
         totals = [0.0, 0.0, 0.0, 0.0]
-        for name, parameter, y, direction in self._each(x):
-            rule, moments = self.state.rules[name], self.state.moments.get(name)
-            ours = _Coordinates.of(parameter, y, self.clip, rule, moments)
-            weighted = direction.double() * ours.scale
-            decay = (
-                rule.lr * rule.weight_decay * (direction.double() * ours.theta)
-                if rule.decoupled
-                else (1 - rule.betas[0]) * rule.weight_decay * weighted * ours.theta
-            )
-            totals[0] += (1 - rule.betas[0]) * float((weighted * y.double()).sum())
-            totals[1] += (1 - rule.betas[0]) * (self.clip - 1) * float((weighted * y.double()).sum())
-            totals[2] -= rule.betas[0] * float((weighted * ours.m).sum())
-            totals[3] -= float(decay.sum())
+        for index, direction in enumerate(x.over(self.registry.ids).tensors):
+            if direction is None:
+                continue
+            rule = self.state.rules[self.registry.names[index]]
+            for at, ours in self._pieces(index, torch.float64):
+                d = direction.flatten()[at].double()
+                weighted = d * ours.scale
+                decay = (
+                    rule.lr * rule.weight_decay * (d * ours.theta)
+                    if rule.decoupled
+                    else (1 - rule.betas[0]) * rule.weight_decay * weighted * ours.theta
+                )
+                gradient = (1 - rule.betas[0]) * float((weighted * ours.y).sum())
+                totals[0] += gradient
+                totals[1] += (self.clip - 1) * gradient
+                totals[2] -= rule.betas[0] * float((weighted * ours.m).sum())
+                totals[3] -= float(decay.sum())
         return StepParts(*totals)
 
     def sensitivity(self, x: ParameterVector) -> ParameterVector:
@@ -84,24 +103,62 @@ class NextStep:
         The step is not linear in Ȳ: it is under the root as well. To first order a unit's share is this
         times its Y, which gives the standard error that the units of U bring (as t_m does in (12)).
         """
-        slopes: dict[str, Tensor] = {}
-        along_y = 0.0
-        for name, parameter, y, direction in self._each(x):
-            rule, moments = self.state.rules[name], self.state.moments.get(name)
-            ours = _Coordinates.of(parameter, y, self.clip, rule, moments)
-            slope = direction.double() * ours.slope
-            along_y += float((slope * y.double()).sum())
-            slopes[name] = (self.clip * slope).to(y.dtype)
-        w = ParameterVector(self.mean_y.ids, tuple(slopes.get(name) for name in self.registry.names))
-        if self.clip < 1:  # the factor itself falls as Ȳ grows
-            w.add_(self.mean_y, -self.clip * along_y / (self.norm * (self.norm + CLIP_EPS)))
-        return w
+        directions = x.over(self.registry.ids).tensors
 
-    def _each(self, x: ParameterVector) -> list[tuple[str, nn.Parameter, Tensor, Tensor]]:
-        if x.ids != self.registry.ids:
-            raise ValueError("vectors over different parameter objects: was the model re-wrapped?")
-        rows = zip(self.registry, self.mean_y.tensors, x.tensors, strict=True)
-        return [(name, p, y, d) for (name, p), y, d in rows if y is not None and d is not None]
+        def along(index: int) -> Tensor | None:
+            direction = directions[index]
+            slope = None if direction is None else self._slopes[index]
+            return None if direction is None or slope is None else direction * slope
+
+        slopes = ParameterVector.lazy(self.registry.ids, along)
+        if self.clip == 1:
+            return slopes
+        # The factor itself falls as Ȳ grows.
+        falling = self.clip * slopes.dot(self.mean_y) / (self.norm * (self.norm + CLIP_EPS))
+        return slopes.scaled(self.clip).plus(self.mean_y, -falling)
+
+    @cached_property
+    def _slopes(self) -> LazyTensors:
+        """∂Δθ/∂(clipped Ȳ), coordinate by coordinate; None where nothing is stepped."""
+
+        def made(index: int) -> Tensor | None:
+            parameter = self.registry.parameters[index]
+            pieces = [ours.slope for _, ours in self._pieces(index, wide(parameter.dtype))]
+            return torch.cat(pieces).view_as(parameter) if pieces else None
+
+        return LazyTensors(lru_cache(maxsize=1)(made), len(self.registry))
+
+    def _landed(self, index: int) -> Tensor:
+        """One parameter of θ⁺, a new tensor."""
+        name, parameter = self.registry.names[index], self.registry.parameters[index]
+        dtype, rule = wide(parameter.dtype), self.state.rules[name]
+        landing = parameter.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
+        y = self.mean_y.tensors[index]
+        if y is None:
+            return landing
+        gradient = y.flatten()
+        for at in _pieces_of(parameter):
+            piece = nn.Parameter(landing.view(-1)[at])
+            piece.grad = gradient[at].to(dtype) * (1.0 if rule.maximize else -1.0)
+            clip_grads_with_norm_([piece], self.limit, self.total_norm)
+            _step(piece, rule, _piece(self.state.moments.get(name), at))
+        return landing
+
+    def _pieces(self, index: int, dtype: torch.dtype) -> Iterator[tuple[slice, _Coordinates]]:
+        """One parameter's step, by pieces; nothing where it is not stepped."""
+        y = self.mean_y.tensors[index]
+        if y is None:
+            return
+        name, parameter = self.registry.names[index], self.registry.parameters[index]
+        theta, gradient = parameter.detach().flatten(), y.flatten()
+        rule, moments = self.state.rules[name], self.state.moments.get(name)
+        for at in _pieces_of(parameter):
+            yield (
+                at,
+                _Coordinates.of(
+                    theta[at].to(dtype), gradient[at].to(dtype), self.clip, rule, _piece(moments, at)
+                ),
+            )
 
 
 def next_step(
@@ -110,7 +167,7 @@ def next_step(
     mean_y: ParameterVector,
     max_grad_norm: float | None,
 ) -> NextStep:
-    """What the optimizer does next with the gradient −Ȳ: torch's own code on copies of the weights.
+    """What the optimizer does next with the gradient −Ȳ.
 
     Args:
         registry: the trainable parameters; they stay as they are.
@@ -121,33 +178,30 @@ def next_step(
     Raises:
         ValueError: a parameter has no rule, or Ȳ is over other parameter objects.
     """
-    if registry.ids != mean_y.ids:
-        raise ValueError("the gradient is over different parameter objects: was the model re-wrapped?")
     if lacking := [name for name in registry.names if name not in state.rules]:
         raise ValueError(f"the optimizer holds no group for {lacking[0]}")
-    gradients = [
-        None if y is None else y.to(wide(p.dtype))
-        for p, y in zip(registry.parameters, mean_y.tensors, strict=True)
+    norms = [
+        get_total_norm([y.to(wide(p.dtype))])
+        for p, y in zip(registry.parameters, mean_y.over(registry.ids).tensors, strict=True)
+        if y is not None
     ]
-    norm = get_total_norm([g for g in gradients if g is not None])
-    limit = max_grad_norm or float("inf")
-    landing: list[Tensor] = []
-    # One parameter after the other: Adam's temporaries are several times what it is given.
-    for (name, parameter), gradient in zip(registry, gradients, strict=True):
-        rule = state.rules[name]
-        copied = nn.Parameter(parameter.detach().to(wide(parameter.dtype), copy=True))
-        if gradient is not None:
-            copied.grad = gradient * (1.0 if rule.maximize else -1.0)
-            clip_grads_with_norm_([copied], limit, norm)
-        _step(copied, rule, state.moments.get(name))
-        landing.append(copied.detach())
-    return NextStep(
-        registry=registry,
-        state=state,
-        mean_y=mean_y,
-        clip=min(1.0, limit / (float(norm) + CLIP_EPS)),
-        norm=float(norm),
-        landing=ParameterVector(registry.ids, tuple(landing)),
+    return NextStep(registry, state, mean_y, max_grad_norm or float("inf"), get_total_norm(norms))
+
+
+def _pieces_of(parameter: nn.Parameter) -> Iterator[slice]:
+    """Where to cut it, flattened: Adam's temporaries are several times what it is given."""
+    return (slice(first, first + PIECE) for first in range(0, parameter.numel(), PIECE))
+
+
+def _piece(moments: AdamMoments | None, at: slice) -> AdamMoments | None:
+    if moments is None:
+        return None
+    largest = moments.max_exp_avg_sq
+    return replace(
+        moments,
+        exp_avg=moments.exp_avg.flatten()[at],
+        exp_avg_sq=moments.exp_avg_sq.flatten()[at],
+        max_exp_avg_sq=None if largest is None else largest.flatten()[at],
     )
 
 
@@ -186,9 +240,10 @@ def _torch_state(parameter: nn.Parameter, moments: AdamMoments) -> dict[str, Ten
 
 @dataclass(frozen=True)
 class _Coordinates:
-    """One parameter's step, coordinate by coordinate, in float64."""
+    """The step of a piece of a parameter, coordinate by coordinate."""
 
     theta: Tensor
+    y: Tensor
     m: Tensor
     """Adam's running mean in the direction of descent, so that the step is against it."""
     scale: Tensor
@@ -198,22 +253,18 @@ class _Coordinates:
 
     @classmethod
     def of(
-        cls, parameter: nn.Parameter, y: Tensor, clip: float, rule: StepRule, moments: AdamMoments | None
+        cls, theta: Tensor, y: Tensor, clip: float, rule: StepRule, moments: AdamMoments | None
     ) -> _Coordinates:
+        """In the dtype of θ and Ȳ."""
         beta1, beta2 = rule.betas
-        theta = parameter.detach().double()
         zeros = torch.zeros_like(theta)
-
-        def held(tensor: Tensor) -> Tensor:
-            return tensor.to(theta.device).double()
-
         m, v, largest = zeros, zeros, zeros
         step = 1.0
         if moments is not None:
-            m, v, step = held(moments.exp_avg), held(moments.exp_avg_sq), moments.step + 1
+            m, v, step = moments.exp_avg.to(theta), moments.exp_avg_sq.to(theta), moments.step + 1
             if moments.max_exp_avg_sq is not None:
-                largest = held(moments.max_exp_avg_sq)
-        g = -clip * y.double()
+                largest = moments.max_exp_avg_sq.to(theta)
+        g = -clip * y
         if not rule.decoupled:
             # torch turns the gradient over for `maximize` before it adds the decay.
             g = g + rule.weight_decay * theta
@@ -229,4 +280,4 @@ class _Coordinates:
         bend = torch.where(moved & (root > 0), (1 - beta2) * g / (bias2 * root), zeros)
         # Δθ = −scale·m⁺, and g = −clipped Ȳ + …: two signs that cancel in the first term.
         slope = scale * ((1 - beta1) - m_next * d * bend)
-        return cls(theta, m, scale, slope)
+        return cls(theta, y, m, scale, slope)

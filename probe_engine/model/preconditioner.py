@@ -2,47 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from probe_engine.registry import ParameterRegistry, ParameterVector, wide
+from probe_engine.registry import LazyTensors, ParameterRegistry, ParameterVector, wide
 from probe_engine.types import AdamMoments, OptimizerState
 
 
 @dataclass(frozen=True)
 class Preconditioner:
-    """P, one number a parameter; a tensor that is None stands for P = 1 (a fallback)."""
+    """P, one number a parameter, lazy; a tensor that is None stands for P = 1 (a fallback)."""
 
     ids: tuple[int, ...]
-    diagonal: tuple[Tensor | None, ...]
+    diagonal: Sequence[Tensor | None]
     fallbacks: tuple[str, ...]
     """Names of the parameters without usable state."""
 
     def __call__(self, vector: ParameterVector) -> ParameterVector:
-        """P·v. Apply it exactly once to each dot product: twice is P², a wrong geometry."""
-        if self.ids != vector.ids:
-            raise ValueError("preconditioner and vector are over different parameter objects")
-        return ParameterVector(
-            vector.ids,
-            tuple(
-                v if v is None or p is None else p * v
-                for p, v in zip(self.diagonal, vector.tensors, strict=True)
-            ),
-        )
+        """P·v, lazy. Apply it exactly once to each dot product: twice is P², a wrong geometry."""
+        return self._elementwise(torch.mul, vector)
 
     def inverse(self, vector: ParameterVector) -> ParameterVector:
-        """P⁻¹·v: P Y_u·(P⁻¹v) is Y_u·v."""
+        """P⁻¹·v, lazy: P Y_u·(P⁻¹v) is Y_u·v."""
+        return self._elementwise(torch.div, vector)
+
+    def _elementwise(
+        self, operation: Callable[[Tensor, Tensor], Tensor], vector: ParameterVector
+    ) -> ParameterVector:
         if self.ids != vector.ids:
             raise ValueError("preconditioner and vector are over different parameter objects")
-        return ParameterVector(
-            vector.ids,
-            tuple(
-                v if v is None or p is None else v / p
-                for p, v in zip(self.diagonal, vector.tensors, strict=True)
-            ),
-        )
+
+        def made(index: int) -> Tensor | None:
+            v = vector.tensors[index]
+            p = None if v is None else self.diagonal[index]
+            return v if v is None or p is None else operation(v, p)
+
+        return ParameterVector.lazy(vector.ids, made)
 
 
 def preconditioner(registry: ParameterRegistry, state: OptimizerState) -> Preconditioner:
@@ -65,9 +64,9 @@ def stale_ratio(
 ) -> float:
     """‖PȲ‖/‖P⁺Ȳ‖ over the parameters that have state (method.md (4b)); nan where none has."""
     fresh = refreshed(registry, state, mean_y)
-    with_state = ParameterVector(
-        mean_y.ids,
-        tuple(None if d is None else y for d, y in zip(p.diagonal, mean_y.tensors, strict=True)),
+    stateless = {index for index, name in enumerate(registry.names) if name in p.fallbacks}
+    with_state = ParameterVector.lazy(
+        mean_y.ids, lambda index: None if index in stateless else mean_y.tensors[index]
     )
     after = fresh(with_state).norm()
     return p(with_state).norm() / after if after > 0 else float("nan")
@@ -77,24 +76,28 @@ def _build(
     registry: ParameterRegistry, state: OptimizerState, gradient: ParameterVector | None
 ) -> Preconditioner:
     beta2 = state.betas[1]
-    diagonal: list[Tensor | None] = []
-    fallbacks: list[str] = []
-    gradients = (None,) * len(registry) if gradient is None else gradient.tensors
-    for (name, parameter), fresh in zip(registry, gradients, strict=True):
-        moments = state.moments.get(name)
-        if moments is None or not usable(moments):
-            diagonal.append(None)
-            fallbacks.append(name)
-            continue
+    known = {name: m for name, m in state.moments.items() if usable(m)}
+
+    def diagonal(index: int) -> Tensor | None:
+        parameter, moments = registry.parameters[index], known.get(registry.names[index])
+        if moments is None:
+            return None
         device, dtype = parameter.device, wide(parameter.dtype)
-        v = moments.under_root.to(device, dtype)
-        step = moments.step
+        v, step = moments.under_root.to(device, dtype), moments.step
+        fresh = None if gradient is None else gradient.tensors[index]
         if fresh is not None:
             now = beta2 * moments.exp_avg_sq.to(device, dtype) + (1 - beta2) * fresh.square()
             v = now if moments.max_exp_avg_sq is None else torch.maximum(v, now)
             step += 1
-        diagonal.append(1 / ((v / (1 - beta2**step)).sqrt() + state.eps))
-    return Preconditioner(registry.ids, tuple(diagonal), tuple(fallbacks))
+        root: Tensor = (v / (1 - beta2**step)).sqrt_()
+        return root.add_(state.eps).reciprocal_()
+
+    return Preconditioner(
+        registry.ids,
+        # Several directions in a row ask for the same parameter's.
+        LazyTensors(lru_cache(maxsize=1)(diagonal), len(registry)),
+        tuple(name for name in registry.names if name not in known),
+    )
 
 
 def usable(moments: AdamMoments) -> bool:

@@ -20,8 +20,7 @@ from probe_engine.model.teacher_forcing import (
 )
 from probe_engine.model.unit_gradients import UnitObjective
 
-ROWS = 2
-LONGEST = 64
+LONGEST = 32
 """Tokens of a sequence that are looked at: what padding or neighbours change shows in few."""
 SHORTEST = 4
 """Tokens: a prompt, something to score, and something to cut off."""
@@ -29,40 +28,44 @@ SHORTEST = 4
 
 @dataclass(frozen=True)
 class Rows:
-    """Sequences of one length, and a longer one beside which they are padded."""
+    """A sequence, and those beside which it is scored."""
 
-    equal: tuple[TokenSequence, ...]
+    row: TokenSequence
+    equal: TokenSequence
+    """As long as `row`"""
     longer: TokenSequence
 
     @classmethod
     def of(cls, units: Sequence[UnitObjective]) -> Rows | None:
-        """The longest responses of a few units, cut to one length; None where there are not two to take.
+        """The longest responses of two units, cut to one length; None where there are not two to take.
 
         The later half of a row is scored, prompt tokens or not: the question is a numerical one.
         """
-        ranked = [sorted(unit.sequences, key=len, reverse=True) for unit in units[:ROWS]]
+        ranked = [sorted(unit.sequences, key=len, reverse=True) for unit in units[:2]]
         # Different prompts first: responses that are cut short may be the same within a group.
-        by_rank = [s[rank] for rank in range(ROWS) for s in ranked if rank < len(s)]
-        tokens = [(s.prompt + s.response)[:LONGEST] for s in by_rank if len(s) >= SHORTEST][:ROWS]
+        by_rank = [s[rank] for rank in range(2) for s in ranked if rank < len(s)]
+        tokens = [(s.prompt + s.response)[:LONGEST] for s in by_rank if len(s) >= SHORTEST][:2]
         if len(tokens) < 2:
             return None
         width = min(map(len, tokens))
         kept = width - max(1, width // 4)
         split = max(1, kept // 2)
-        return cls(
-            tuple(TokenSequence(t[:split], t[split:kept]) for t in tokens),
-            TokenSequence(tokens[0][:split], tokens[0][split:width]),
-        )
+        first, second = tokens
+
+        def cut(row: tuple[int, ...], end: int) -> TokenSequence:
+            return TokenSequence(row[:split], row[split:end])
+
+        return cls(cut(second, kept), cut(first, kept), cut(first, width))
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """log π of the same tokens, each [N, K], nats, float64."""
+    """log π of the same tokens of one sequence, each [K], nats, float64."""
 
     alone: Tensor
-    """one sequence at a time"""
+    """by itself"""
     batched: Tensor
-    """all at once; they are of one length, so nothing is padded"""
+    """beside one as long, so that nothing is padded"""
     right: Tensor
     """padded on the right, as the probe pads"""
     left: Tensor
@@ -70,18 +73,18 @@ class Surroundings:
     unplaced: Tensor | None
     """`left` without `position_ids`; None where the model's forward takes none"""
     tokens: int
-    """of a row"""
+    """of the row"""
 
 
 def surroundings(model: nn.Module, rows: Rows) -> Surroundings:
-    """Scores the rows in every one of them: N + 4 short forwards without a graph."""
+    """Scores the row in every one of them: five short forwards without a graph, at most."""
     return Surroundings(
-        alone=torch.cat([_scored(model, [row]) for row in rows.equal]),
-        batched=_scored(model, rows.equal),
+        alone=_scored(model, [rows.row]),
+        batched=_scored(model, [rows.equal, rows.row]),
         right=_padded(model, rows, "right"),
         left=_padded(model, rows, "left"),
         unplaced=_padded(model, rows, "left", placed=False) if takes_position_ids(model) else None,
-        tokens=len(rows.equal[0]),
+        tokens=len(rows.row),
     )
 
 
@@ -94,7 +97,7 @@ def _padded(
     model: nn.Module, rows: Rows, side: Literal["left", "right"], *, placed: bool = True, pad: int = 0
 ) -> Tensor:
     # The longer row stands first: a model that takes the first row's padding for everybody's is seen too.
-    return _scored(model, (rows.longer, *rows.equal), side, placed=placed, pad=pad)[1:]
+    return _scored(model, [rows.longer, rows.row], side, placed=placed, pad=pad)
 
 
 def _scored(
@@ -105,13 +108,11 @@ def _scored(
     placed: bool = True,
     pad: int = 0,
 ) -> Tensor:
-    """log π of the first tokens of each response, as many as the last one has, [N, K]."""
+    """log π of the last one's response, [K]."""
     layout = Layout.of(sequences, device=device_of(model), padding_side=side)
     layout = dataclasses.replace(
         layout, input_ids=layout.input_ids.masked_fill(layout.attention_mask == 0, pad)
     )
     with torch.no_grad():
         log_probs = response_log_probs(response_logits(model, layout, placed=placed), layout)
-    count = len(sequences[-1].response)
-    rows = [row[kept][:count] for row, kept in zip(log_probs, layout.mask, strict=True)]
-    return torch.stack(rows).double().cpu()
+    return log_probs[-1][layout.mask[-1]].double().cpu()

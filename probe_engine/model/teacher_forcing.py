@@ -132,8 +132,7 @@ def response_statistics(
     flat, targets = logits.detach().reshape(-1, vocabulary), layout.targets.reshape(-1)
     rows = max(1, STATISTICS_BYTES // (4 * vocabulary))
     parts = [
-        token_statistics(flat[i].to(wide(flat.dtype)) / temperature, targets[i]).cpu()
-        for i in torch.split(places, rows)
+        token_statistics(_scaled(flat[i], temperature), targets[i]).cpu() for i in torch.split(places, rows)
     ]
     return TokenStatistics.joined(parts).split(layout.mask.sum(-1).tolist())
 
@@ -198,13 +197,19 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def _selected_log_probs(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    scaled = logits.to(wide(logits.dtype)) / temperature
+    scaled = _scaled(logits, temperature)
     # log_softmax at one index: logsumexp saves no [tokens, V] result for the backward pass.
     return scaled.gather(-1, targets[:, None]).squeeze(-1) - scaled.logsumexp(-1)
 
 
+def _scaled(logits: Tensor, temperature: float) -> Tensor:
+    """In float32 or wider; no copy where nothing changes, for logits are what takes most memory."""
+    widened = logits.to(wide(logits.dtype))
+    return widened if temperature == 1 else widened / temperature
+
+
 def _rao_blackwell_terms(logits: Tensor, targets: Tensor, weights: Tensor, temperature: float) -> Tensor:
-    ell = (logits.to(wide(logits.dtype)) / temperature).log_softmax(-1)
+    ell = _scaled(logits, temperature).log_softmax(-1)
     entropies = -(ell.exp() * ell.clamp(min=LEAST_LOG_PROB)).sum(-1)
     return entropies + weights * ell.gather(-1, targets[:, None]).squeeze(-1)
 

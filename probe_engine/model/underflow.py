@@ -57,10 +57,8 @@ def underflow(method: UnitGradients, objective: UnitObjective, p: Preconditioner
 
 
 def _lost(vector: ParameterVector, lifted: ParameterVector) -> float:
-    difference = lifted.scaled(1.0)
-    difference.add_(vector, -1.0)
     size = lifted.norm()
-    return difference.norm() / size if size else 0.0
+    return lifted.plus(vector, -1.0).norm() / size if size else 0.0
 
 
 def _flushed(*pairs: tuple[ParameterVector, ParameterVector]) -> float:

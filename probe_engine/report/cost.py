@@ -18,6 +18,9 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     """In matrix products, padding included."""
     memory: int
     """Bytes at the peak, beside the loaded model and its optimizer's state."""
+    parameter_lengths: int | None = None
+    """Vectors over all trainable parameters among them: the sums of X and Y over each role, what is kept of
+    each unit, and what a unit needs while it is measured. Null in reports of versions that did not count."""
 
 
 class Observed(msgspec.Struct, frozen=True, kw_only=True):

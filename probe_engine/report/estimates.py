@@ -77,9 +77,22 @@ class AdamwEstimate(msgspec.Struct, frozen=True, kw_only=True):
     """The trainer's; null where it is not known, and then nothing is clipped."""
 
 
+class RankCorrelation(msgspec.Struct, frozen=True, kw_only=True):
+    """Spearman's ρ of the units' parts of a baseline with what the probe measured of the units, by the
+    headline's form of X; null below three units, or where a side is the same for all of them."""
+
+    contribution_r: Number
+    """With −η·r_n, what the unit adds to δH₁."""
+    x_dot_py: Number
+    """With X·P Y, what the unit does to itself."""
+
+
 class Baselines(msgspec.Struct, frozen=True, kw_only=True):
     covariance: Number
     discriminant: Number
+    covariance_ranks: RankCorrelation | None = None
+    """Null in reports of versions that did not rank."""
+    discriminant_ranks: RankCorrelation | None = None
 
 
 class XEstimates(msgspec.Struct, frozen=True, kw_only=True):

@@ -41,13 +41,18 @@ class UnitRow(msgspec.Struct, frozen=True, kw_only=True):
     """+η·s_n: left of zero, entropy falls."""
     contribution_r: Number = None
     """−η·r_n: left of zero, entropy falls."""
+    x_norm_rb: Number = None
+    """With X of (2b), as all that end so."""
+    x_dot_py_rb: Number = None
     s_rb: Number = None
-    """s, t, r and contributions with X of (2b)."""
     r_rb: Number = None
     t_rb: Number = None
     contribution_s_rb: Number = None
     contribution_r_rb: Number = None
     on_policy_z: Number = None
+    covariance: Number = None
+    """The unit's part of each baseline; the parts of all units add up to it."""
+    discriminant: Number = None
     responses: list[ResponseRow]
 
 

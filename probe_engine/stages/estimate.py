@@ -11,16 +11,13 @@ from probe_engine.checks import statistics as checks
 from probe_engine.checks.x_form import x_form
 from probe_engine.errors import ProbeError
 from probe_engine.estimators.adamw import adamw_estimate
-from probe_engine.estimators.baselines import covariance, discriminant
 from probe_engine.estimators.histogram import histogram
 from probe_engine.estimators.split import split_estimate
-from probe_engine.estimators.token_statistics import TokenStatistics
 from probe_engine.estimators.ustatistics import one_sided, u_statistic, v_statistic
 from probe_engine.events import EstimateEvent, FindingEvent, HistogramEvent, Part, Units
 from probe_engine.report import (
     AdamwEstimate,
     AdamwParts,
-    Baselines,
     Estimates,
     Finding,
     Histogram,
@@ -30,6 +27,7 @@ from probe_engine.report import (
 )
 from probe_engine.spec import XEstimator, XForm
 from probe_engine.stages import Stage
+from probe_engine.stages.baselines import BaselineParts
 from probe_engine.stages.contributions import SUFFIXES, RowDots, dots_with_sums, row_dots
 from probe_engine.stages.measured import ROLES, Measured, Projected
 from probe_engine.stages.own_step import OwnStep
@@ -63,21 +61,23 @@ def estimate(eta: float, measured: Measured, x_estimator: XEstimator = "score") 
             standard error.
     """
     found = {form: _projected(eta, projected) for form, projected in measured.by_form.items()}
-    rows = measured.rows
+    baselines = BaselineParts.of(measured)
+    rows = baselines.in_rows(measured.rows)
     for form, (_, dots) in found.items():
         rows = tuple(completed(row, dots, form, eta) for row in rows)
     yield Units(rows=list(rows))
 
     score, _ = found["score"]
     rao_blackwell = found["rao_blackwell"][0] if "rao_blackwell" in found else None
+    chosen = _headline(score, rao_blackwell, x_estimator)
     estimates = Estimates(
         u_statistic=score.u_statistic,
         v_statistic=v_statistic(*dots_with_sums(measured.scalars), eta),
         split=score.split,
         adamw=score.adamw,
         rao_blackwell=rao_blackwell,
-        x_estimator=_headline(score, rao_blackwell, x_estimator),
-        baselines=_baselines(measured),
+        x_estimator=chosen,
+        baselines=baselines.beside(measured.by_form[chosen].scalars, found[chosen][1]),
     )
     yield EstimateEvent(estimates=estimates)
     histograms = {
@@ -153,17 +153,6 @@ def _adamw(own: OwnStep) -> AdamwEstimate:
         ),
         clip=own.step.clip,
         max_grad_norm=own.max_grad_norm,
-    )
-
-
-def _baselines(measured: Measured) -> Baselines:
-    """The zero-cost predictors of method.md §7, over all response tokens of the batch."""
-    responses = [r for unit in measured.tokens for r in unit]
-    tokens = TokenStatistics.joined(responses)
-    advantages = torch.cat([o.advantages for o in measured.objectives])
-    by_token = advantages.repeat_interleave(torch.tensor([len(r) for r in responses]))
-    return Baselines(
-        covariance=covariance(tokens.log_probs, by_token), discriminant=discriminant(tokens, by_token)
     )
 
 

@@ -24,6 +24,7 @@ from probe_engine.model.cut_graph import training_checkpoints, walk
 from probe_engine.model.double_backward import twice_differentiable
 from probe_engine.model.gradient_flow import GradContext
 from probe_engine.model.noise import first_noise
+from probe_engine.model.precision import coarsest
 from probe_engine.model.preconditioner import Preconditioner, preconditioner
 from probe_engine.model.sharding import from_first_rank
 from probe_engine.model.teacher_forcing import device_of
@@ -55,7 +56,7 @@ class Timed:
     seconds: float
     """X and Y of these units."""
     vector_seconds: float
-    """P·Y: what it takes to go through vectors of all parameters once."""
+    """‖P·Y‖: what it takes to go through all parameters once."""
 
 
 def flow(
@@ -92,35 +93,35 @@ def flow(
         raise _stopped("gradients are off around this call")
     yield from _say([counted_once(registry)])
     units = from_first_rank(policy.model, units)
-    # What is asked of the graph a few tokens answer; only gradients are looked at over whole units.
+    # What is asked of the graph a few tokens answer; only gradients are looked at over whole responses.
     brief = [unit.brief() for unit in units]
 
     try:
-        chain = look.graph(policy.model, brief[0], temperature)
+        walked = walk(policy.model, brief[0], temperature)
     except Exception as error:
         if memory_ran_out(error):
             raise
         # The first forward pass: a configuration that does not fit the code shows here, as any exception.
         raise _no_forward(error, context) from error
-    walked = walk(policy.model, brief[0], temperature)
+    arrived = look.arrival(policy.model, brief[0], temperature)
     with training_checkpoints(policy.model) as reentrant:
         training = walk(policy.model, brief[0], temperature) if reentrant else None
     yield from _say([cut.checkpointing(training), cut.inside(walked)])
-    steady = not cut.differ(chain.s, walked.S)
+    steady = not cut.differ(walked.S, arrived.S)
     noise = None if steady else first_noise(policy.model, brief[0])
-    yield from _say([cut.repeated(chain.s, walked.S, noise)])
+    yield from _say([cut.repeated(walked.S, arrived.S, noise)])
     panel = _with(
         panel,
-        logits_grad_fn=chain.logits_grad_fn,
-        s_grad_fn=chain.s_grad_fn,
-        reaches_embeddings=bool(chain.embedding_gradient_norm),
+        logits_grad_fn=walked.logits_grad_fn,
+        s_grad_fn=walked.s_grad_fn,
+        reaches_embeddings=walked.s_grad_fn is not None and bool(arrived.embedding_gradient_norm),
     )
-    yield from _say(checks.graph(chain, registry))
-    if chain.s_grad_fn is None or not len(registry):
+    yield from _say(checks.graph(walked, arrived, registry))
+    if walked.s_grad_fn is None or not len(registry):
         yield Part(gradient_flow=panel)
         raise _stopped("S has no graph")
-    if not torch.isfinite(chain.s).all():
-        yield from _say([checks.finite({"S": chain.s}, registry)])
+    if not torch.isfinite(walked.S).all():
+        yield from _say([checks.finite({"S": walked.S}, registry)])
         yield Part(gradient_flow=panel)
         raise _stopped("S is not a finite number")
 
@@ -129,8 +130,9 @@ def flow(
         yield from _say([double_backward(problem, method.name, method.attention)])
         method = plain if problem else method
     p = preconditioner(registry, policy.optimizer)
+    dtype = coarsest(policy.model, walked.dtypes)
     method = yield from numerics(
-        policy, units, brief, method, plain, p, seed=seed, steady=steady, rao_blackwell=rao_blackwell
+        policy, units, brief, method, plain, p, dtype, seed=seed, steady=steady, rao_blackwell=rao_blackwell
     )
     # Groups whose advantages differ come first: the others have Y = 0 and show nothing of it.
     informative = sorted(units, key=lambda unit: not bool(unit.advantages.any()))
@@ -140,7 +142,7 @@ def flow(
     completed(device_of(policy.model))
     passed = time.perf_counter()
     py = p(seen.y)
-    completed(device_of(policy.model))
+    py_norm = py.norm()
     timed = Timed(seen.units, passed - began, time.perf_counter() - passed)
     match = _match(policy, set(py.ids))
     panel = _with(
@@ -156,7 +158,7 @@ def flow(
         fallbacks=len(p.fallbacks),
         sum_x_norm=seen.x.norm(),
         sum_y_norm=seen.y.norm(),
-        sum_py_norm=py.norm(),
+        sum_py_norm=py_norm,
     )
     finite = checks.finite({"X": seen.x, "Y": seen.y, "P·Y": py}, registry)
     yield from _say([checks.weights(seen), checks.identity(match)])
@@ -173,6 +175,7 @@ def flow(
     if waits := [code for code, fired in causes.items() if fired]:
         yield from _say([finding("GRAD021", "skip", f"waits for {waits[0]}")])
         return Flow(p, panel, method, timed)
+    del seen, py  # vectors of all parameters, in whose room the test makes its own
     test = derivative_test(policy, units, method, p)
     yield from _say([derivative(test)])
     panel = _with(panel, derivative=test)

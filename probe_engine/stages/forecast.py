@@ -14,6 +14,7 @@ from probe_engine.events import Part
 from probe_engine.model.memory import need
 from probe_engine.model.teacher_forcing import device_of
 from probe_engine.model.unit_gradients import UnitGradients, UnitObjective
+from probe_engine.model.unit_gradients.fused.packing import packed
 from probe_engine.model.workload import PassTokens, TokenCost, counted
 from probe_engine.report import Cost, Forecast, Observed
 from probe_engine.spec import Method, RunSpec
@@ -23,9 +24,9 @@ from probe_engine.stages.memory import loaded_sizes
 from probe_engine.stages.scorings import scorings, steps_taken, widened
 from probe_engine.types import Extent, Policy
 
-RUN_VECTORS, UNIT_VECTORS = 150, 20
-"""How often vectors of all parameters are gone through, in a run and for each unit besides: matters where
-all weights train. Counted roughly: norms, means, the optimizer's own step; dot products and sums."""
+RUN_VECTORS, UNIT_VECTORS = 40, 10
+"""How many ‖P·Y‖ a run and each of its units take in going through all parameters: matters where all weights
+train. Counted roughly: norms, means, the optimizer's own step; dot products and sums."""
 FORESEEN = ("measure", "estimate", "realize", "judge")
 """The stages that the forecast is about."""
 
@@ -39,7 +40,7 @@ def forecast(
     *,
     rao_blackwell: bool,
 ) -> Stage[Forecast]:
-    """Counts one forward pass of the longest sequence, and times one of the first unit.
+    """Counts one forward pass of the longest sequence, and times one of a small unit.
 
     Args:
         policy: its model in eval mode.
@@ -54,18 +55,23 @@ def forecast(
     one = counted(model, longest, spec.policy_temperature)
     token = TokenCost.of(one, registry, checkpointing=spec.checkpointing)
     taken = steps_taken(policy, spec.steps)
-    again = scorings(units, taken, narrow=widened(policy))
+    again = scorings(units, taken, sweeping=not spec.no_sweep, narrow=widened(policy))
     directions = (4 + 2 * ("adamw" in taken)) * (1 + rao_blackwell)
     extent = Extent(sum(len(u.sequences) for u in units), one.tokens, 0)
     sizes = replace(loaded_sizes(model, registry, extent), units=len(units), sequence=one.nbytes)
 
     largest = max(len(u.sequences) for u in units)
+    windows = packed(units, size)
     costs, work = {}, {}
     for name in get_args(Method):
         passing = PassTokens.of(name, units, size)
         scoring = sum(PassTokens.of(name, scored, size).differentiated for scored in again)
         memory = need(
-            sizes,
+            replace(
+                sizes,
+                together=max(len(window.units) for window in windows),
+                split=any(window.oversize for window in windows) if name == "fused" else largest > size,
+            ),
             next(model.parameters()).dtype,
             # The other methods take one unit a pass.
             micro_batch=size if name == "fused" else min(size, largest),
@@ -83,12 +89,13 @@ def forecast(
             tokens=passes * _tokens(units) + sum(map(_tokens, again)),
             flops=sum(work[name]),
             memory=memory.total,
+            parameter_lengths=memory.lengths + memory.kept // memory.vector,
         )
 
     tried = token.gradients(method.name, PassTokens.of(method.name, timed.units, size))
     rate = tried / timed.seconds
     vectors = timed.vector_seconds * (RUN_VECTORS + UNIT_VECTORS * len(units))
-    scoring_rate = _scoring_rate(policy, units[0], method, token, size)
+    scoring_rate = _scoring_rate(policy, timed.units[0], method, token, size)
     made = Forecast(
         method=method.name,
         predicted=costs,

@@ -84,7 +84,9 @@ def load(spec: RunSpec, *, may_lack_rollouts: bool = False) -> Stage[Policy]:
         )
     )
     tokenizer = examined.tokenizer.tokenizer
-    return Policy(model, registry, tokenizer, optimizer.state, examined.trainer, examined.step)
+    # Beside the weights, as in training: what P and the optimizer's next step are made of, again and again.
+    state = optimizer.state.to(examined.device)
+    return Policy(model, registry, tokenizer, state, examined.trainer, examined.step)
 
 
 def _pointing(found: Finding, earlier: Path | None) -> Finding:

@@ -23,7 +23,7 @@ from probe_engine.registry import ParameterRegistry, ParameterVector, wide
 from probe_engine.report import GradientFlow, MethodInfo
 from probe_engine.spec import StepKind, XEstimator, XForm
 from probe_engine.stages import Stage
-from probe_engine.stages.measured import ROLES, Measured, Projected, Sums, mean_vector
+from probe_engine.stages.measured import ROLES, Measured, Projected, Sums
 from probe_engine.stages.meter import Meter
 from probe_engine.stages.on_policy import sampled_from_policy
 from probe_engine.stages.own_step import is_known, max_grad_norm, step_on
@@ -105,27 +105,32 @@ def measure(
                 yield from grown(known, _sizes(passed), eta)
         yield meter.progress
 
-    sums = Sums.of(unit_sums, forms, p, roles)
-    mean_y = sums.mean_y(ROLES)
+    counts = {role: roles.count(role) for role in ROLES}
+    x_sums = {form: Sums(unit_sums.x(form), counts) for form in forms}
+    y_sums = Sums(unit_sums.y, counts)
+    py_sums = y_sums.preconditioned(p)
+    mean_y = y_sums.mean(ROLES)
     if "adamw" in steps:
         yield FindingEvent(
             finding=own_step_known(policy.optimizer, registry, max_grad_norm(policy), mean_y.norm())
         )
-    own = step_on(policy, sums.mean_y(["U"])) if _held_out(policy, steps, sums) else None
-    along = None if own is None else OwnDirections.of(own, sums)
+    stepped = "adamw" in steps and is_known(policy)
+    own = step_on(policy, y_sums.mean(["U"])) if stepped and all(counts.values()) else None
+    of_all = step_on(policy, mean_y) if stepped else None
+    along = None if own is None else OwnDirections.of(own, x_sums)
     pairs = {form: kept[form].matrix() for form in forms} if keep else {}
     if keep:
         dotted = {form: from_kept(passed, form, kept[form], along, p) for form in forms}
     else:
-        dotted = yield from second_pass(method, passed, sums, along, p, eta, meter)
+        dotted = yield from second_pass(method, passed, x_sums, py_sums, along, p, eta, meter)
     yield Part(method=info())
     yield from sampled_from_policy(units, [first.scored.tokens for first in passed], policy_temperature)
 
     ratio = stale_ratio(registry, policy.optimizer, p, mean_y)
     yield FindingEvent(finding=preconditioner.stale(ratio))
-    x, y, py = (mean_vector([v[r] for r in ROLES], 1) for v in (sums.x["score"], sums.y, sums.py))
-    yield FindingEvent(finding=preconditioner.fallback_scale(p, py))
-    finite = gradient.finite({"ΣX": x, "ΣY": y, "ΣP·Y": py}, registry)
+    yield FindingEvent(finding=preconditioner.fallback_scale(p, py_sums.total))
+    sums = {"ΣX": x_sums["score"].total, "ΣY": y_sums.total, "ΣP·Y": py_sums.total}
+    finite = gradient.finite(sums, registry)
     order = own_states(policy.optimizer, registry, squares)
     # Of the few units that `flow` looked at all may have been finite, and told little of the order.
     for found in (finite, order):
@@ -133,7 +138,7 @@ def measure(
             yield FindingEvent(finding=found)
     yield Part(
         gradient_flow=msgspec.structs.replace(
-            _whole_batch(panel, x, y, py),
+            _whole_batch(panel, *sums.values()),
             stale_ratio=ratio,
             mapping_correlation=_mapping_correlation(registry, policy.optimizer, mean_y),
         )
@@ -147,19 +152,16 @@ def measure(
             form: Projected(
                 tuple(dots.scalars),
                 pairs.get(form),
-                None if own is None else dots.own_step(own, sums.mean_x(["E"], form), limit),
+                None if own is None else dots.own_step(own, x_sums[form].mean(["E"]), limit),
+                None if of_all is None else x_sums[form].mean(ROLES).dot(of_all.delta),
             )
             for form, dots in dotted.items()
         },
-        sums,
+        y_sums,
+        py_sums,
         tuple(f.row for f in passed),
         ratio,
     )
-
-
-def _held_out(policy: Policy, steps: Collection[StepKind], sums: Sums) -> bool:
-    """Whether U makes a step of the optimizer's own for E to meet."""
-    return "adamw" in steps and is_known(policy) and all(sums.counts[r] for r in ROLES)
 
 
 def _info(method: UnitGradients, x_estimator: XEstimator, keep: bool, recomputed: int) -> MethodInfo:
@@ -201,9 +203,5 @@ def _whole_batch(
 def _mapping_correlation(
     registry: ParameterRegistry, state: OptimizerState, gradient: ParameterVector
 ) -> float | None:
-    pairs = [
-        (state.moments[name].exp_avg_sq, fresh)
-        for (name, _), fresh in zip(registry, gradient.tensors, strict=True)
-        if fresh is not None and name in state.moments
-    ]
-    return mapping_correlation([v for v, _ in pairs], [g for _, g in pairs])
+    known = [state.moments.get(name) for name in registry.names]
+    return mapping_correlation([None if m is None else m.exp_avg_sq for m in known], gradient.tensors)

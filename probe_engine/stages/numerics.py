@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+import torch
+
 from probe_engine.checks import numerics as checks
 from probe_engine.checks import surroundings as beside
 from probe_engine.events import FindingEvent
-from probe_engine.model.precision import coarsest
 from probe_engine.model.preconditioner import Preconditioner
 from probe_engine.model.surroundings import Rows, otherwise_padded, surroundings
 from probe_engine.model.underflow import SCALES, underflow
@@ -25,6 +26,7 @@ def numerics(
     method: UnitGradients,
     plain: UnitGradients,
     p: Preconditioner,
+    dtype: torch.dtype,
     *,
     seed: int,
     steady: bool,
@@ -36,6 +38,7 @@ def numerics(
         units: the batch's; their sequences are padded and batched.
         brief: an excerpt of each; X and Y of one are compared.
         plain: plain autograd, which `method` is compared with.
+        dtype: the coarsest that the model computes in.
         seed: draws the unit that both are tried on.
         steady: whether the forward gives the same twice.
         rao_blackwell: whether X of (2b) will be measured as well.
@@ -43,12 +46,11 @@ def numerics(
     Returns:
         The method to go on with: `plain` where `method` disagrees with it.
     """
-    model, dtype = policy.model, coarsest(policy.model, brief[0].sequences[0])
     rows = Rows.of(units) if steady else None
-    seen = None if rows is None else surroundings(model, rows)
+    seen = None if rows is None else surroundings(policy.model, rows)
     yield FindingEvent(finding=beside.batching(dtype, seen, steady=steady))
     shifted = rows is not None and seen is not None and beside.shifts(dtype, seen.left, seen.alone)
-    other = otherwise_padded(model, rows) if shifted and rows is not None else None
+    other = otherwise_padded(policy.model, rows) if shifted and rows is not None else None
     yield FindingEvent(finding=beside.padding(dtype, seen, other, steady=steady))
 
     unit = _sampled(brief, seed)
@@ -58,7 +60,7 @@ def numerics(
     if method.name != plain.name:
         # In 16 bits entropies' gradients are mostly rounding, by either method.
         both = rao_blackwell and not narrow
-        tried = agreement(method, plain, policy.registry, unit, p, scales, rao_blackwell=both)
+        tried = agreement(method, plain, unit, p, scales, rao_blackwell=both)
     compared = checks.fast_method(method.name, dtype, tried)
     yield FindingEvent(finding=compared)
     trusted = plain if compared.status == "warn" else method

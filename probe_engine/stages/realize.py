@@ -16,7 +16,7 @@ from probe_engine.estimators.weights import degenerate
 from probe_engine.events import FindingEvent, HistogramEvent, Part
 from probe_engine.model.preserving import in_float32
 from probe_engine.model.unit_gradients import UnitGradients
-from probe_engine.report import Estimates, Histograms, RealizedRow, Sweep
+from probe_engine.report import Estimates, Histograms, RealizedRow, Sweep, finding
 from probe_engine.spec import RunSpec
 from probe_engine.stages import Stage
 from probe_engine.stages.measured import Measured
@@ -42,8 +42,8 @@ def realize(
 ) -> Stage[Realized]:
     """Each step in both pairings, scored once for all estimators; the optimizer's own step first.
 
-    The first held-out step is swept. Where weights degenerate, and if so asked, the change is measured with
-    fresh responses as well.
+    The first held-out step is swept, unless that is left out. Where weights degenerate, and if so asked, the
+    change is measured with fresh responses as well.
 
     Args:
         policy: its weights move, and come back bit by bit.
@@ -52,7 +52,8 @@ def realize(
         eta: the learning rate of the preconditioned step.
         measured: what the steps are made of.
         estimates: the predictions.
-        spec: which steps to take (`adamw` is left out where it is not known), and whether to resample.
+        spec: which steps to take (`adamw` is left out where it is not known), whether to sweep and to
+            resample.
     """
     taken, narrow = steps_taken(policy, spec.steps), widened(policy)
     form = estimates.x_estimator
@@ -64,7 +65,7 @@ def realize(
         if narrow:
             # S⁺ is scored with wider weights than the gradients were: S must be as well.
             before = [(s.S, s.tokens) for s in method.scores(measured.objectives)]
-        again = scorings(measured.objectives, taken, narrow=False)
+        again = scorings(measured.objectives, taken, sweeping=not spec.no_sweep, narrow=False)
         meter = Meter("realize", sum(unit.tokens for units in again for unit in units))
         for trip in trips(policy, eta, measured, estimates, taken):
             picked = [i for i, u in enumerate(measured.objectives) if u.unit.role in trip.evaluating]
@@ -85,7 +86,7 @@ def realize(
                 yield HistogramEvent(histograms=Histograms(log_w=histogram(samples.log_w)))
             rows += [realized_row(trip, name, c, evaluated, samples, form) for name, c in changes.items()]
             yield Part(realized=list(rows))
-            if swept is None and trip.pairing == "held_out":
+            if swept is None and not spec.no_sweep and trip.pairing == "held_out":
                 step, along = held_out_step(trip.step, eta, measured, form)
                 first_order = torch.tensor([along[u.unit.id] for u in evaluated.units], dtype=torch.float64)
                 swept = yield from sweep(
@@ -95,6 +96,8 @@ def realize(
     if rows:
         yield FindingEvent(finding=sample_size(rows, eta, hindrance or ""))
         yield FindingEvent(finding=tail(rows, hindrance or ""))
+    if spec.no_sweep:
+        yield FindingEvent(finding=finding("STAT004", "skip", "left out by --no-sweep"))
     if swept is not None:
         yield FindingEvent(finding=first_order_holds(swept))
     realized = Realized(tuple(rows))

@@ -21,9 +21,11 @@ def unit_row(
     py_norm: float,
     x_dot_py: float,
     *,
+    x_norm_rb: float | None,
+    x_dot_py_rb: float | None,
     on_policy_z: float,
 ) -> UnitRow:
-    """A row after the first pass: s, t and r come with the whole batch."""
+    """A row after the first pass: s, t, r and the baselines come with the whole batch."""
     unit = objective.unit
     responses = [r for g in unit.groups for r in g.responses]
     rewards = [r.reward for r in responses if r.reward is not None]
@@ -42,6 +44,8 @@ def unit_row(
         y_norm=y_norm,
         py_norm=py_norm,
         x_dot_py=x_dot_py,
+        x_norm_rb=x_norm_rb,
+        x_dot_py_rb=x_dot_py_rb,
         on_policy_z=on_policy_z,
         responses=[
             ResponseRow(

@@ -24,11 +24,11 @@ def widened(policy: Policy) -> bool:
 
 
 def scorings(
-    units: Sequence[UnitObjective], taken: Collection[StepKind], *, narrow: bool
+    units: Sequence[UnitObjective], taken: Collection[StepKind], *, sweeping: bool, narrow: bool
 ) -> list[Sequence[UnitObjective]]:
-    """The units of each scoring: E after each step from U and at the first one's other scales, all units
-    after each step from all, and once before where weights are `narrow`."""
+    """The units of each scoring: E after each step from U, and at the first one's other scales where that is
+    `sweeping`; all units after each step from all, and once before where weights are `narrow`."""
     held_out: Sequence[UnitObjective] = [u for u in units if u.unit.role == "E"]
     apart = 0 < len(held_out) < len(units)
-    times = len(taken) + (len(OTHER_SCALES) if taken else 0)
+    times = len(taken) + (len(OTHER_SCALES) if taken and sweeping else 0)
     return [held_out] * (times if apart else 0) + [units] * (len(taken) + narrow)

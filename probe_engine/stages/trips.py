@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from probe_engine.estimators.ustatistics import v_statistic
 from probe_engine.model.virtual_step import landed, virtual_step
 from probe_engine.registry import ParameterVector
 from probe_engine.report import AdamwEstimate, Estimates, SplitEstimate, XEstimates
 from probe_engine.spec import StepKind, XForm
-from probe_engine.stages.contributions import row_dots
+from probe_engine.stages.contributions import dots_with_sums, row_dots
 from probe_engine.stages.measured import ROLES, Measured
 from probe_engine.stages.own_step import step_on
 from probe_engine.types import Policy, Role
@@ -45,7 +46,7 @@ def trips(
     held-out: Δθ from U, re-score E; pairs with the split estimate (11), or X̄_E·Δθ of the own step.
     same batch: Δθ from all, re-score all; pairs with the V-statistic η·X̄·PȲ, or X̄·Δθ.
     """
-    sums, registry = measured.sums, policy.registry
+    registry = policy.registry
     for step in steps:
         apart = {form: _held_out(estimates.by(form), step) for form in measured.by_form}
         predicted = {form: e.delta_h1 for form, e in apart.items() if e is not None}
@@ -53,31 +54,29 @@ def trips(
             if predicted and measured.own is not None:
                 there = measured.own.step.landing
                 yield Trip(step, "held_out", predicted, partial(landed, registry, there))
-            own = step_on(policy, sums.mean_y(ROLES))
-            delta, taken = own.delta, partial(landed, registry, own.landing)
+            own = step_on(policy, measured.y.mean(ROLES))
+            taken = partial(landed, registry, own.landing)
         else:
             if predicted:
-                from_u = sums.mean_py(["U"]).scaled(eta)
+                from_u = measured.py.mean(["U"]).scaled(eta)
                 yield Trip(step, "held_out", predicted, partial(virtual_step, registry, from_u))
-            delta = sums.mean_py(ROLES).scaled(eta)
+            delta = measured.py.mean(ROLES).scaled(eta)
             taken = partial(virtual_step, registry, delta)
-        yield Trip(step, "same_batch", _same_batch(measured, estimates, step, delta), taken)
+        yield Trip(step, "same_batch", _same_batch(measured, step, eta), taken)
 
 
 def _held_out(estimates: XEstimates, step: StepKind) -> AdamwEstimate | SplitEstimate | None:
     return estimates.adamw if step == "adamw" else estimates.split
 
 
-def _same_batch(
-    measured: Measured, estimates: Estimates, step: StepKind, delta: ParameterVector
-) -> dict[XForm, float | None]:
-    """X̄·Δθ by each form of X; the report has one of these numbers already."""
-    found: dict[XForm, float | None] = {
-        form: measured.sums.mean_x(ROLES, form).dot(delta) for form in measured.by_form
+def _same_batch(measured: Measured, step: StepKind, eta: float) -> dict[XForm, float | None]:
+    """X̄·Δθ by each form of X."""
+    if step == "adamw":
+        return {form: projected.own_of_all for form, projected in measured.by_form.items()}
+    return {
+        form: v_statistic(*dots_with_sums(projected.scalars), eta).delta_h1
+        for form, projected in measured.by_form.items()
     }
-    if step == "preconditioned" and estimates.v_statistic is not None:
-        found["score"] = estimates.v_statistic.delta_h1
-    return found
 
 
 def held_out_step(
@@ -88,5 +87,5 @@ def held_out_step(
     if step == "adamw":
         assert projected.own is not None, "a held-out trip of it was made"
         return projected.own.step.delta, projected.own.x
-    s = row_dots(projected.scalars, measured.sums.counts).s
-    return measured.sums.mean_py(["U"]).scaled(eta), {unit: eta * dot for unit, dot in s.items()}
+    s = row_dots(projected.scalars, measured.y.counts).s
+    return measured.py.mean(["U"]).scaled(eta), {unit: eta * dot for unit, dot in s.items()}

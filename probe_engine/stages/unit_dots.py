@@ -42,7 +42,15 @@ class FirstPass:
     def of(cls, scored: Scored, norms: Mapping[XForm, tuple[float, float, float, float]]) -> FirstPass:
         """Of what was just measured."""
         z = z_score(TokenStatistics.joined(scored.tokens))
-        row = unit_row(scored.objective, scored.S, *norms["score"], on_policy_z=z)
+        x_norm_rb, _, _, x_dot_py_rb = norms.get("rao_blackwell", (None,) * 4)
+        row = unit_row(
+            scored.objective,
+            scored.S,
+            *norms["score"],
+            x_norm_rb=x_norm_rb,
+            x_dot_py_rb=x_dot_py_rb,
+            on_policy_z=z,
+        )
         return cls(scored, norms, row)
 
     def scalars(self, form: XForm, x_dots: dict[Role, float], y_dots: dict[Role, float]) -> UnitScalars:
@@ -53,7 +61,7 @@ class FirstPass:
 
 @dataclass(frozen=True)
 class OwnDirections:
-    """What the units' gradients are multiplied with for the optimizer's own step, each [P]."""
+    """What the units' gradients are multiplied with for the optimizer's own step, each [P] and lazy."""
 
     delta: ParameterVector
     """Δθ, for X"""
@@ -61,9 +69,9 @@ class OwnDirections:
     """∂(X̄·Δθ)/∂Ȳ, for Y"""
 
     @classmethod
-    def of(cls, own: NextStep, sums: Sums) -> OwnDirections:
-        """Of a step from U, met by E."""
-        return cls(own.delta, {form: own.sensitivity(sums.mean_x(["E"], form)) for form in sums.x})
+    def of(cls, own: NextStep, x: Mapping[XForm, Sums]) -> OwnDirections:
+        """Of a step from U, met by E, whose X sum to these."""
+        return cls(own.delta, {form: own.sensitivity(sums.mean(["E"])) for form, sums in x.items()})
 
 
 @dataclass(frozen=True)
@@ -123,16 +131,17 @@ def from_kept(
 def second_pass(
     method: UnitGradients,
     passed: Sequence[FirstPass],
-    sums: Sums,
+    x: Mapping[XForm, Sums],
+    py: Sums,
     along: OwnDirections | None,
     p: Preconditioner,
     eta: float | None,
     meter: Meter,
 ) -> Stage[dict[XForm, Dotted]]:
     """Dot products with P ΣY and P ΣX of each role, and with what the optimizer's own step asks for."""
-    forms = list(sums.x)
-    x_along = [sums.py[r] for r in ROLES]
-    y_along = {form: [p(sums.x[form][r]) for r in ROLES] for form in forms}
+    forms = list(x)
+    x_along = [py.by_role[r] for r in ROLES]
+    y_along = {form: [p(sums.by_role[r]) for r in ROLES] for form, sums in x.items()}
     if along is not None:
         x_along.append(along.delta)
         for form in forms:
@@ -153,7 +162,7 @@ def second_pass(
             if along is not None:
                 dotted[form].own.append((x_dots[-1], y_dots[-1]))
         if eta is not None:
-            yield from grown({form: d.scalars for form, d in dotted.items()}, sums.counts, eta)
+            yield from grown({form: d.scalars for form, d in dotted.items()}, py.counts, eta)
         yield meter.progress
     return dotted
 

@@ -37,9 +37,10 @@ def _words(made: Forecast, name: str) -> str:
     time = "time unknown" if seconds is None else f"about {duration(seconds)}"
     flops = "—" if cost.flops is None else count(round(cost.flops))
     passes = f"{cost.passes} pass{'es' if cost.passes > 1 else ''}"
-    return (
-        f"{time}, {size(cost.memory)} beside the model, {passes}, {cost.tokens:,} tokens, {flops} operations"
-    )
+    memory = f"{size(cost.memory)} beside the model"
+    if cost.parameter_lengths is not None:
+        memory += f" ({cost.parameter_lengths} parameter-lengths)"
+    return f"{time}, {memory}, {passes}, {cost.tokens:,} tokens, {flops} operations"
 
 
 def _against(foreseen: float | None, seen: float | None) -> str:

@@ -36,6 +36,9 @@ def prompt_detail(unit: UnitRow, *, width: int, palette: Palette, nats: str = "n
         f"X·PY {number(unit.x_dot_py)}"
     )
     rows += paragraph(width, norms, palette.muted)
+    if unit.covariance is not None and unit.discriminant is not None:
+        parts = f"covariance {number(unit.covariance)} · discriminant {number(unit.discriminant)}"
+        rows += paragraph(width, f"its part of the baselines: {parts}", palette.muted)
     for index, response in enumerate(unit.responses):
         rows += [
             Text(),

@@ -20,7 +20,7 @@ from probe_tui.renderables.numbers import number, share
 from probe_tui.renderables.palette import Palette
 from probe_tui.renderables.sweep import RULE, sweep_rows
 from probe_tui.renderables.verdict import no_khat, verdict_lines
-from probe_tui.renderables.whatif import change_at_scale, row_ess_at_scale
+from probe_tui.renderables.whatif import change_at_scale, ess_without, row_ess_at_scale
 from probe_tui.state import SEVERITY
 from probe_tui.sweep_words import range_words, scale_words, self_influence_words, sweep_title
 from probe_tui.widgets.number_panel import Line
@@ -245,28 +245,27 @@ def _choices(chosen: int, palette: Palette) -> Text:
 
 
 def _hungry_units(report: Report, width: int, palette: Palette) -> Iterator[Line]:
-    """The units whose own weights are least even: they eat the ESS."""
+    """The units without which the ESS would be largest, each with how even its own weights are."""
     found = _held_out(report)
     if found is None:
         return
     index, measured = found
     known = [
-        (u.ess / len(u.log_w), i, u)
-        for i, u in enumerate(measured.units)
-        if u.ess is not None and math.isfinite(u.ess) and u.log_w
+        (without, u.ess, i, u)
+        for i, (u, without) in enumerate(zip(measured.units, ess_without(measured), strict=True))
+        if math.isfinite(without) and u.ess is not None and math.isfinite(u.ess) and u.log_w
     ]
-    known.sort(key=lambda k: k[:2])
+    known.sort(key=lambda k: (-k[0], *k[1:3]))
     prompts = {u.id: u.prompt for u in report.units}
     if known:
-        title = "units that eat the ESS: how many of its responses each one is worth"
+        title = "units that eat the ESS: ESS/N without each, and its own ESS"
         yield Line.of(paragraph(width, title, palette.accent))
-    for fraction, i, u in known[:WORST_UNITS]:
-        worth = f"{number(u.ess)} of {len(u.log_w)}".ljust(14) + share(fraction).rjust(7)
-        start = f"{worth}  {u.id}  "
+    for without, own, i, u in known[:WORST_UNITS]:
+        worth = f"{number(own)} of {len(u.log_w)}"
+        start = f"{share(without).rjust(7)}  {worth.ljust(12)}  {u.id}  "
         text = row(width, [(start, ""), (cut(prompts.get(u.id, ""), width - len(start)), palette.muted)])
-        yield Line(
-            text, f".realized[{index}].units[{i}].ess", f"{u.id}: ESS {number(u.ess)} of {len(u.log_w)}"
-        )
+        said = f"{u.id}: ESS {worth}; without it ESS/N {share(without)}"
+        yield Line(text, f".realized[{index}].units[{i}].ess", said)
 
 
 def _log_weights(report: Report, width: int, palette: Palette) -> Iterator[Line]:

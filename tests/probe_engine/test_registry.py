@@ -6,7 +6,7 @@ import pytest
 import tiny
 import torch
 
-from probe_engine.registry import ParameterRegistry, ParameterVector, unwrapped
+from probe_engine.registry import PIECE, ParameterRegistry, ParameterVector, unwrapped
 
 
 def test_a_tied_head_is_listed_once() -> None:
@@ -53,9 +53,36 @@ def test_verify_counts_replaced_objects() -> None:
 
 
 def test_vectors_over_other_objects_do_not_mix() -> None:
-    a, b = (ParameterVector.zeros(ParameterRegistry.of(tiny.model("llama"))) for _ in range(2))
+    registries = (ParameterRegistry.of(tiny.model("llama")) for _ in range(2))
+    a, b = (ParameterVector(r.ids, [p.detach() for p in r.parameters]) for r in registries)
     with pytest.raises(ValueError, match="re-wrapped"):
         a.dot(b)
+
+
+def test_what_is_made_of_vectors_is_made_when_it_is_asked_for() -> None:
+    asked: list[int] = []
+
+    def ones(index: int) -> torch.Tensor | None:
+        asked.append(index)
+        return None if index == 1 else torch.full((3,), float(index))
+
+    vector = ParameterVector.lazy((10, 11, 12), ones)
+    held = ParameterVector(vector.ids, (torch.ones(3), torch.ones(3), None))
+    made = vector.scaled(2.0).plus(held, -1.0)
+    assert not asked
+    assert [t.tolist() for t in made.tensors] == [[-1.0] * 3, [-1.0] * 3, [4.0] * 3]
+    assert asked == [0, 1, 2]
+    assert made.tensors[-1].tolist() == [4.0] * 3
+    assert len(made.tensors[1:]) == 2
+    assert asked == [0, 1, 2, 2, 1, 2]
+    assert made.dot(held) == -6
+    assert made.norm() == pytest.approx(54**0.5)
+
+
+def test_a_parameter_of_many_pieces_is_gone_through_whole() -> None:
+    long = torch.randn(PIECE + 5, generator=torch.Generator().manual_seed(0))
+    vector = ParameterVector((1,), (long,))
+    assert vector.dot(vector.scaled(3.0)) == pytest.approx(3 * float(long.double().square().sum()))
 
 
 def test_dot_products_accumulate_wider_than_the_parameters() -> None:
@@ -64,4 +91,3 @@ def test_dot_products_accumulate_wider_than_the_parameters() -> None:
     ones = ParameterVector(registry.ids, (parameter.detach(),))
     # A bf16 running sum of ones stops at 256.
     assert ones.dot(ones) == 10_000
-    assert ParameterVector.zeros(registry).tensors[0].dtype == torch.float32

@@ -10,7 +10,7 @@ import pytest
 from finished_states import SPLIT, U_STATISTIC, realized, report
 from msgspec.structs import replace
 
-from probe_engine.report import Baselines, Estimates, Report, XEstimates
+from probe_engine.report import Baselines, Estimates, RankCorrelation, Report, XEstimates
 from probe_engine.spec import Setting
 from probe_tui.estimates import (
     comparisons,
@@ -216,6 +216,43 @@ def test_the_baselines_scale_is_called_arbitrary_and_its_sign_compared() -> None
     assert heading == "baseline: its scale is arbitrary, only sign and rank compare"
     assert same.endswith("the same sign as δH₁")
     assert said(0.2)[1].endswith("another sign than δH₁")
+
+
+def test_the_ranks_of_the_baselines_stand_below_them_with_what_chance_would_do() -> None:
+    baselines = Baselines(
+        covariance=-0.2,
+        discriminant=0.1,
+        covariance_ranks=RankCorrelation(contribution_r=0.6, x_dot_py=0.4),
+        discriminant_ranks=RankCorrelation(contribution_r=-0.1, x_dot_py=None),
+    )
+    rao_blackwell = XEstimates(u_statistic=replace(U_STATISTIC, B=26))
+    estimates = replace(
+        report().estimates,
+        baselines=baselines,
+        rao_blackwell=rao_blackwell,
+        x_estimator="rao_blackwell",
+    )
+    whole = report(estimates=estimates)
+    *_, (heading, ranks) = numbers(whole)
+    assert heading == (
+        "do they rank the prompts as the probe does? Spearman's ρ (0 ± 0.2 by chance), "
+        "by the Rao-Blackwell form of X"
+    )
+    assert [(n.label, n.text) for n in ranks] == [
+        ("cov, −η·r_n", "0.6"),
+        ("cov, X·PY", "0.4"),
+        ("disc, −η·r_n", "-0.1"),
+    ]
+    assert all(at(whole, n.path) == n.value for n in ranks)
+
+
+def test_ranks_that_are_not_known_have_no_heading() -> None:
+    unknown = RankCorrelation(contribution_r=None, x_dot_py=None)
+    baselines = Baselines(
+        covariance=0.0, discriminant=0.0, covariance_ranks=unknown, discriminant_ranks=unknown
+    )
+    *_, (heading, _) = numbers(report(estimates=replace(report().estimates, baselines=baselines)))
+    assert heading.startswith("baseline:")
 
 
 def test_what_this_version_does_not_estimate_is_not_shown() -> None:

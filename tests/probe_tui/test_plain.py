@@ -31,6 +31,7 @@ from probe_engine.report import (
     Estimates,
     GradientFlow,
     OptimizerInfo,
+    RankCorrelation,
     RealizedRow,
     RolloutsInfo,
     RunInfo,
@@ -303,6 +304,26 @@ def test_estimates_with_their_errors_and_the_prompts_that_move_entropy_most(scre
     assert lines[5] == "  prompts that move it most (−η·r_n, share of their sum; 7 in all)"
     assert [line.split()[2] for line in lines[6:]] == ["p6", "p5", "p4", "p3", "p2"]
     assert lines[6] == "        -0.006   28.6%  p6  reward 0.5  'What is p6?'"
+
+
+def test_each_baseline_says_how_it_ranks_the_prompts(screen: Screen) -> None:
+    u = UStatistic(
+        u_cross=3.0, delta_h1=-3e-3, se_plugin=1e-3, se_jackknife=1.2e-3, ci95=None, zeta1=1.0,
+        zeta2=None, B=17, prompts_needed=None,
+    )  # fmt: skip
+    baselines = Baselines(
+        covariance=0.125,
+        discriminant=-0.5,
+        covariance_ranks=RankCorrelation(contribution_r=0.687, x_dot_py=None),
+        discriminant_ranks=RankCorrelation(contribution_r=-0.0731, x_dot_py=1.0),
+    )
+    lines = screen.hear(EstimateEvent(estimates=Estimates(u_statistic=u, baselines=baselines)))
+    assert lines[2:] == [
+        "    covariance baseline 0.125 (its scale is arbitrary: compare the sign)",
+        "      its ranks  ρ = 0.69 with −η·r_n, — with X·PY (0 ± 0.25 by chance)",
+        "    discriminant baseline -0.5 (likewise)",
+        "      its ranks  ρ = -0.073 with −η·r_n, 1 with X·PY (0 ± 0.25 by chance)",
+    ]
 
 
 def test_of_both_forms_the_headline_s_comes_first(screen: Screen) -> None:

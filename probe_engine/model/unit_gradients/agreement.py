@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from probe_engine.errors import memory_ran_out
 from probe_engine.model.preconditioner import Preconditioner
 from probe_engine.model.unit_gradients.interface import UnitGradients
-from probe_engine.model.unit_gradients.loop import VectorSum
 from probe_engine.model.unit_gradients.objective import UnitObjective
-from probe_engine.registry import ParameterRegistry, ParameterVector
+from probe_engine.registry import ParameterVector
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,6 @@ class Agreement:
 def agreement(
     method: UnitGradients,
     plain: UnitGradients,
-    registry: ParameterRegistry,
     objective: UnitObjective,
     p: Preconditioner,
     scales: Sequence[float] = (1.0,),
@@ -78,24 +76,21 @@ def agreement(
         return Agreement(objective.unit.id, raised=str(error).strip().split("\n")[0][:200])
     errors = {
         "S": float((ours.S - reference.S).abs().max() / reference.S.abs().max()),
-        "X": _distance(registry, ours.x, x),
+        "X": _distance(ours.x, x),
         "X·v": _contracted(x, x_directions, dots.x),
     }
     if ours.x_rb is not None and reference.x_rb is not None:
         errors |= {
-            "X of (2b)": _distance(registry, ours.x_rb, reference.x_rb),
+            "X of (2b)": _distance(ours.x_rb, reference.x_rb),
             "X of (2b)·v": _contracted(reference.x_rb, x_directions, dots.x_rb),
         }
     if not objective.y_cancels:
-        errors |= {"Y": _distance(registry, ours.y, y), "Y·v": _contracted(y, y_directions, dots.y)}
+        errors |= {"Y": _distance(ours.y, y), "Y·v": _contracted(y, y_directions, dots.y)}
     return Agreement(objective.unit.id, errors)
 
 
-def _distance(registry: ParameterRegistry, ours: ParameterVector, theirs: ParameterVector) -> float:
-    difference = VectorSum(registry)
-    difference.add(theirs)
-    difference.add(ours, -1.0)
-    return _relative(difference.total.norm(), theirs.norm())
+def _distance(ours: ParameterVector, theirs: ParameterVector) -> float:
+    return _relative(ours.plus(theirs, -1.0).norm(), theirs.norm())
 
 
 def _contracted(

@@ -77,12 +77,16 @@ class Loop(UnitByUnit):
         self, objective: UnitObjective, S: Tensor, tokens: Sequence[TokenStatistics] = ()
     ) -> tuple[ParameterVector, ParameterVector, ParameterVector | None]:
         """X_u and Y_u with the weights of a known S [N]; X of (2b) with those of known `tokens`."""
+        parts = chunks(objective, self.micro_batch)
+        if len(parts) == 1:
+            return self._gradients(objective, parts[0], self.forward(objective, parts[0]), S, tokens)
         x, y, x_rb = (VectorSum(self.registry) for _ in range(3))
-        for part in chunks(objective, self.micro_batch):
+        for part in parts:
             found = self._gradients(objective, part, self.forward(objective, part), S, tokens)
             for total, vector in zip((x, y, x_rb), found, strict=True):
                 if vector is not None:
                     total.add(vector)
+            del found, vector  # before the next part's are made
         return x.total, y.total, x_rb.total if tokens else None
 
     def contract(

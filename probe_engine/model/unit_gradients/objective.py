@@ -62,26 +62,32 @@ class UnitObjective:
         """The same with X and Y times `scale`: X is linear in λ and Y in κ."""
         return replace(self, lam=self.lam * scale, kappa=self.kappa * scale)
 
-    def brief(self) -> UnitObjective:
-        """A small unit of its own: the ends of two responses of the first group.
+    def pair(self) -> UnitObjective:
+        """A small unit of its own: two responses of the first group.
 
-        Those of the highest and the lowest advantage, so that Y is not 0 where the group's is not. Whole
-        responses where their ends are the same: X would be 0.
+        Those of the highest and the lowest advantage, so that Y is not 0 where the group's is not, and not
+        the same twice where there is another: X would be 0.
         """
         group = self.unit.groups[0]
         order = sorted(range(len(group.responses)), key=lambda i: float(self.advantages[i]))
-        picked = sorted((order[0], order[-1]))
-        whole = tuple(self.sequences[i] for i in picked)
-        ends = tuple(s.end(BRIEF_TOKENS, BRIEF_TOKENS) for s in whole)
+        highest = order[-1]
+        others = (i for i in order if self.sequences[i] != self.sequences[highest])
+        picked = sorted((next(others, order[0]), highest))
         excerpt = replace(group, responses=tuple(group.responses[i] for i in picked))
         return UnitObjective(
-            # One role for all: brief units share forward passes, which their roles would keep apart.
+            # One role for all: small units share forward passes, which their roles would keep apart.
             replace(self.unit, role="E", groups=(excerpt,)),
-            ends if len(set(ends)) == len(ends) else whole,
+            tuple(self.sequences[i] for i in picked),
             self.lam[picked],
             self.kappa[picked],
             self.advantages[picked],
         )
+
+    def brief(self) -> UnitObjective:
+        """The ends of a `pair`; the whole of it where they are the same."""
+        pair = self.pair()
+        ends = tuple(s.end(BRIEF_TOKENS, BRIEF_TOKENS) for s in pair.sequences)
+        return replace(pair, sequences=ends) if len(set(ends)) == len(ends) else pair
 
     def group_slices(self) -> list[slice]:
         """Where each group's responses lie among the N."""

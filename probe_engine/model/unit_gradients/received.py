@@ -11,7 +11,7 @@ from torch import Tensor
 from probe_engine.estimators.mapping import GradientSquares
 from probe_engine.model.preconditioner import Preconditioner
 from probe_engine.model.unit_gradients.interface import Dots, Measurement, Receive, ReceiveX
-from probe_engine.registry import ParameterRegistry, ParameterVector
+from probe_engine.registry import PIECE, ParameterRegistry, ParameterVector
 from probe_engine.spec import XForm
 from probe_engine.types import Role
 
@@ -195,4 +195,6 @@ def handed_over(unit: int, measured: Measurement, receive: Receive, receive_rb: 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """Inner products, [units], of a [units, ...] with b, which may lack the first axis; float64 sums."""
-    return (a * b).flatten(1).sum(1, dtype=torch.float64)
+    size = max(1, PIECE // len(a))
+    pieces = zip(a.flatten(1).split(size, 1), b.expand_as(a).flatten(1).split(size, 1), strict=True)
+    return torch.stack([(x * y).sum(1, dtype=torch.float64) for x, y in pieces]).sum(0)

@@ -57,8 +57,10 @@ class UnitByUnit(ABC):
         for number, objective in enumerate(units):
             measured = self.measure(objective, rao_blackwell=receive_rb is not None)
             handed_over(number, measured, receive, receive_rb)
+            scored = Scored(objective, measured.S, measured.tokens)
+            del measured  # before the next unit's vectors are made
             passed(objective.tokens)
-            yield Scored(objective, measured.S, measured.tokens)
+            yield scored
 
     def scores(self, units: Sequence[UnitObjective], passed: Passed = untold) -> Iterator[Scored]:
         """`score` of each."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from probe_engine.api import doctor
-from probe_engine.model import gradient_flow
+from probe_engine.model import cut_graph
 from probe_engine.report import Report
 from probe_engine.selftest.injection import Injection
 from probe_engine.selftest.lab import Lab, Objects
@@ -91,7 +91,7 @@ def _unread_head(of: Objects) -> None:
 
 def _s_without_graph(lab: Lab) -> Report:
     """Between logits and S stands the probe's own code, so that is what is spoiled."""
-    cut = patch.object(gradient_flow, "sequence_log_probs", lambda t: t.detach().double().sum(-1))
+    cut = patch.object(cut_graph, "sequence_log_probs", lambda t: t.detach().double().sum(-1))
     return _examined(lab.objects(), cut)
 
 

@@ -53,6 +53,16 @@ def test_the_remedy_of_a_small_ess_names_a_step_that_keeps_half_of_it() -> None:
     assert (followed.status, further.status) == ("ok", "warn")
 
 
+def test_the_unit_that_eats_the_ess_is_named_with_what_it_would_be_without_it() -> None:
+    """Its own weights are even: it is all of them that are large. u2's are uneven and small."""
+    found = sample_size([weighed([[0.0, 0.0], [2.0, 2.0], [-9.0, -6.0], [0.0, 0.1], [0.1, 0.0]])], eta=1e-3)
+    assert found.status == "warn"
+    assert "Unit u1 eats most of it: without that one it would be 75%" in found.message
+    alike = sample_size([weighed([[4.0, 0.0, 0.0, 0.0]] * 8)], eta=1e-3)
+    assert alike.status == "fail"
+    assert "eats" not in alike.message
+
+
 def test_without_weights_to_go_by_it_is_a_tenth() -> None:
     assert shrunk(msgspec.structs.replace(weighed([[0.0, 0.0]]), units=[])) == 0.1
 

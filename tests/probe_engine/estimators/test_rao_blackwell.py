@@ -4,31 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from oracles.enumeration import EOS, Enumerable
+from oracles.enumeration import Enumerable
 from torch import Tensor
 
 from probe_engine.estimators.rao_blackwell import entropies_to_come
 
 
-def places(model: Enumerable, theta: Tensor, c: int) -> tuple[Tensor, Tensor]:
-    """log π and h of every listed sequence of one context, each [N, T], with a graph to θ."""
-    V, T = model.vocabulary, model.max_length
-    table = torch.log_softmax(theta.view(V, V) + model.offsets[c], dim=-1)
-    entropies = -(table.exp() * table).sum(-1)
-    nothing = table.new_zeros(())
-    log_probs, h = [], []
-    for sequence in model.listed:
-        steps = list(enumerate(zip((EOS, *sequence), sequence, strict=False)))
-        rest = [nothing] * (T - len(steps))
-        log_probs.append(torch.stack([*(table[t, a, b] for t, (a, b) in steps), *rest]))
-        h.append(torch.stack([*(entropies[t, a] for t, (a, _) in steps), *rest]))
-    return torch.stack(log_probs), torch.stack(h)
-
-
 def pair_gradients(model: Enumerable, c: int) -> tuple[Tensor, Tensor]:
     """X by (2b) of every pair of responses (G = 2, λ = 1), [N², P], and the pairs' chances [N²]."""
     theta = model.theta.clone().requires_grad_()
-    log_probs, h = places(model, theta, c)
+    log_probs, h = (of[c] for of in model.places(theta))
     N = len(model.listed)
     first, second = (i.flatten() for i in torch.meshgrid(torch.arange(N), torch.arange(N), indexing="ij"))
     both = torch.stack([first, second], 1).flatten()
@@ -44,7 +29,7 @@ def pair_gradients(model: Enumerable, c: int) -> tuple[Tensor, Tensor]:
 
 
 def _surrogate(model: Enumerable, theta: Tensor, c: int, both: Tensor, tails: Tensor) -> Tensor:
-    log_probs, h = places(model, theta, c)
+    log_probs, h = (of[c] for of in model.places(theta))
     return (h[both] + tails * log_probs[both]).sum(1).view(-1, 2).mean(1)
 
 
@@ -79,3 +64,17 @@ def test_the_weights_are_detached_and_the_last_place_has_nothing_to_come() -> No
     assert not tails.requires_grad
     assert torch.equal(tails[:, -1], torch.zeros(4, dtype=torch.float64))
     assert torch.allclose(tails[0], -tails[1])
+
+
+def test_the_drawn_prompts_of_the_oracle_are_those_of_the_estimator() -> None:
+    """What coverage is tested with (test_adamw.py)."""
+    model, lam = Enumerable(), 0.5
+    draw = model.draw(1, 3, 4, seed=0)
+    theta = model.theta.clone().requires_grad_()
+    of, sequences = draw.contexts[0].repeat_interleave(4), draw.sequences[0].flatten()
+    log_probs, h = (places[of, sequences] for places in model.places(theta))
+    tails = entropies_to_come(h, torch.arange(3).repeat_interleave(4))
+    per_prompt = lam * (h + tails * log_probs).sum(1).view(3, 4).mean(1)
+    for n, x in enumerate(model.x_rao_blackwell(draw, lam)[0]):
+        (exact,) = torch.autograd.grad(per_prompt[n], theta, retain_graph=True)
+        torch.testing.assert_close(x, exact, rtol=1e-12, atol=1e-12)

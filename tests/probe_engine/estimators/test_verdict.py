@@ -70,7 +70,9 @@ def test_the_rao_blackwell_form_is_named_where_it_predicts():
         ({"ci95": (-2.0, 1.0), "prompts_needed": None}, "inconclusive", "-2 … 1 covers 0."),
         ({"predicted": 0.0, "ci95": (0.0, 0.0)}, "inconclusive", "exactly 0"),
         ({"predicted": -10.0, "ci95": (-15.0, -5.0), "measured": -9.0}, "agree", "allows 1."),
-        ({"measured": -0.89}, "disagree", "while 10% of the prediction allows 0.1"),
+        ({"measured": -0.9001}, "agree", "and 10% of the prediction allows 0.1"),
+        ({"measured": -0.8999}, "disagree", "while 10% of the prediction allows 0.1"),
+        ({"khat": 1.0, "ess_fraction": 0.9}, "agree", ""),
         ({"measured": 0.89}, "disagree", "differ by 1.89"),
     ],
 )

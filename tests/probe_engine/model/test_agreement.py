@@ -102,7 +102,7 @@ def compared(model: nn.Module, name: str = "alpha", wrong: str = "") -> Agreemen
     (unit,) = objectives(tiny.batch(sizes=(4,)))
     p = preconditioner(policy.registry, policy.optimizer)
     tried: Any = Wrong(plain, wrong) if wrong else method
-    return agreement(tried, plain, policy.registry, unit, p, rao_blackwell=True)
+    return agreement(tried, plain, unit, p, rao_blackwell=True)
 
 
 def activated(function: Any) -> nn.Module:

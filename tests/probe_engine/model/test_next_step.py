@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from probe_engine.model.next_step import NextStep, next_step
-from probe_engine.registry import ParameterRegistry, ParameterVector
+from probe_engine.registry import PIECE, ParameterRegistry, ParameterVector
 from probe_engine.types import AdamMoments, OptimizerState, StepRule
 
 CLIPPED, FREE = 0.05, 1e9
@@ -103,24 +103,23 @@ def prepared(kind: str, *, lora: bool = True, limit: float = CLIPPED, **how: Any
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_is_torchs_own_step_bit_for_bit(kind: str, lora: bool, limit: float) -> None:
     optimizer, registry, _, y, ours = prepared(kind, lora=lora, limit=limit, foreach=True)
-    before = [p.detach().clone() for p in registry.parameters]
+    before, landing = [p.detach().clone() for p in registry.parameters], list(ours.landing.tensors)
     assert (ours.clip < 1) == (limit == CLIPPED)
     truth = true_step(optimizer, y, registry, limit)
-    for mine, theirs, old in zip(ours.landing.tensors, truth, before, strict=True):
+    for mine, theirs, old in zip(landing, truth, before, strict=True):
         assert torch.equal(mine, theirs)
         assert not torch.equal(mine, old)
 
 
 def test_the_fused_kernel_takes_the_same_step_to_rounding() -> None:
     optimizer, registry, _, y, ours = prepared("AdamW", fused=True)
-    delta = ours.delta
+    delta = ParameterVector(registry.ids, list(ours.delta.tensors))
     before = [p.detach().clone() for p in registry.parameters]
     truth = true_step(optimizer, y, registry, CLIPPED)
     true_delta = ParameterVector(
         registry.ids, tuple(new - old for new, old in zip(truth, before, strict=True))
     )
-    difference = ParameterVector(delta.ids, tuple(t.clone() for t in delta.tensors if t is not None))
-    difference.add_(true_delta, -1.0)
+    difference = delta.plus(true_delta, -1.0)
     # Δθ is a difference of weights: its own rounding is that of θ.
     assert difference.norm() <= 1e-6 * vector_norm(before)
     assert difference.norm() <= 2e-3 * delta.norm()
@@ -174,9 +173,7 @@ def test_the_sensitivity_is_the_derivative_of_the_prediction(kind: str, limit: f
     ours = next_step(registry, state, y, limit)
 
     def predicted(amount: float) -> float:
-        moved = ParameterVector(y.ids, tuple(t.clone() for t in y.tensors if t is not None))
-        moved.add_(towards, amount)
-        step = next_step(registry, state, moved, limit)
+        step = next_step(registry, state, y.plus(towards, amount), limit)
         return step.parts(x).total
 
     difference = (predicted(1e-5) - predicted(-1e-5)) / 2e-5
@@ -196,10 +193,10 @@ def test_what_has_no_gradient_is_not_stepped_and_what_has_no_state_starts_from_n
     ours: NextStep = next_step(registry, state, y, None)
     for p, g in zip(registry.parameters, y.tensors, strict=True):
         p.grad = None if g is None else -g
-    before = still.detach().clone()
+    before, landing = still.detach().clone(), list(ours.landing.tensors)
     optimizer.step()
     assert torch.equal(still, before)
-    for mine, p in zip(ours.landing.tensors, registry.parameters, strict=True):
+    for mine, p in zip(landing, registry.parameters, strict=True):
         assert mine is not None
         assert torch.equal(mine, p.detach())
 
@@ -232,3 +229,34 @@ def test_a_parameter_that_no_group_holds_is_refused() -> None:
     _, registry, state, y, _ = prepared("AdamW")
     with pytest.raises(ValueError, match="no group"):
         next_step(registry, replace(state, rules={}), y, None)
+
+
+def test_moments_go_where_the_model_is() -> None:
+    _, _, state, _, _ = prepared("AdamW, amsgrad")
+    moved = state.to(torch.device("meta"))
+    assert moved.moments.keys() == state.moments.keys()
+    assert all(
+        m.exp_avg.is_meta
+        and m.exp_avg_sq.is_meta
+        and m.max_exp_avg_sq is not None
+        and m.max_exp_avg_sq.is_meta
+        for m in moved.moments.values()
+    )
+    here = state.to(torch.device("cpu"))
+    assert all(here.moments[name].exp_avg is m.exp_avg for name, m in state.moments.items())
+
+
+def test_a_parameter_of_many_pieces_takes_torchs_step_bit_for_bit() -> None:
+    generator = torch.Generator().manual_seed(0)
+    long = nn.Module()
+    long.w = nn.Parameter(torch.randn((3, PIECE // 2 + 16), generator=generator))
+    registry = ParameterRegistry.of(long)
+    optimizer = trained(long, torch.optim.AdamW, foreach=True)
+    y = vector(registry, 9, 0.1)
+    ours = next_step(registry, state_of(optimizer, registry), y, CLIPPED)
+    assert ours.clip < 1
+    x = vector(registry, 5)
+    assert ours.parts(x).total == pytest.approx(x.dot(ours.delta), rel=1e-3)
+    (landing,) = ours.landing.tensors
+    (truth,) = true_step(optimizer, y, registry, CLIPPED)
+    assert torch.equal(landing, truth)

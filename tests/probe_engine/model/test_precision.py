@@ -7,16 +7,21 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from torch import nn
 
+from probe_engine.model.cut_graph import walk
 from probe_engine.model.precision import coarsest
-from probe_engine.model.teacher_forcing import TokenSequence
+from probe_engine.model.unit_gradients import objectives
 
-SEQUENCE = TokenSequence((3, 4), (5, 6))
+
+def computes_in(model: nn.Module) -> torch.dtype:
+    (unit,) = objectives(tiny.batch(sizes=(2,)))
+    return coarsest(model, walk(model, unit, 1.0).dtypes)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_one_dtype(dtype: torch.dtype) -> None:
-    assert coarsest(tiny.model(dtype=dtype), SEQUENCE) == dtype
+    assert computes_in(tiny.model(dtype=dtype)) == dtype
 
 
 def test_a_wide_adapter_on_a_narrow_base_is_narrow() -> None:
@@ -29,11 +34,11 @@ def test_a_wide_adapter_on_a_narrow_base_is_narrow() -> None:
     for name, parameter in model.named_parameters():
         if "lora" in name:
             parameter.data = parameter.data.float()
-    assert coarsest(model, SEQUENCE) == torch.bfloat16
+    assert computes_in(model) == torch.bfloat16
 
 
 def test_autocast_inside_of_the_forward_counts() -> None:
     model: Any = tiny.model()
     model.forward = torch.autocast("cpu", torch.bfloat16)(model.forward)
-    assert coarsest(model, SEQUENCE) == torch.bfloat16
+    assert computes_in(model) == torch.bfloat16
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from probe_engine.checks.surroundings import batching, padding, shifts
-from probe_engine.model.surroundings import ROWS, Rows, Surroundings, otherwise_padded, surroundings
+from probe_engine.model.surroundings import Rows, Surroundings, otherwise_padded, surroundings
 from probe_engine.model.teacher_forcing import TokenSequence
 from probe_engine.model.unit_gradients import UnitObjective, objectives
 from probe_engine.report import Finding
@@ -73,13 +73,10 @@ def spoiled(change: Callable[[Tensor], Tensor]) -> nn.Module:
 
 def test_rows_are_of_one_length_and_of_different_prompts() -> None:
     taken = rows()
-    lengths = {len(row) for row in taken.equal}
-    assert len(taken.equal) == ROWS
-    assert len(lengths) == 1
-    assert len({row.prompt for row in taken.equal}) == ROWS
-    assert len(taken.longer) > lengths.pop()
+    assert len(taken.row) == len(taken.equal) < len(taken.longer)
+    assert taken.row.prompt != taken.equal.prompt
     written = [s.prompt + s.response for unit in units() for s in unit.sequences]
-    for row in (*taken.equal, taken.longer):
+    for row in (taken.row, taken.equal, taken.longer):
         tokens = row.prompt + row.response
         assert any(sequence[: len(tokens)] == tokens for sequence in written)
 
@@ -88,7 +85,7 @@ def test_one_group_is_enough_and_one_sequence_is_not() -> None:
     (unit,) = objectives(tiny.batch(sizes=(2,), max_length=9))
     few = Rows.of([unit])
     assert few is not None
-    assert len(few.equal) == 2
+    assert few.row != few.equal
     short = TokenSequence((1,), (2, 3))
     assert Rows.of([dataclasses.replace(unit, sequences=(unit.sequences[0], short))]) is None
 
@@ -97,21 +94,20 @@ def test_one_group_is_enough_and_one_sequence_is_not() -> None:
 def test_what_is_scored_is_what_a_plain_forward_says(kind: str) -> None:
     model, taken = tiny.model(kind), rows()
     seen = surroundings(model, taken)
-    split = len(taken.equal[0].prompt)
+    split = len(taken.row.prompt)
 
     def log_probs(ids: list[int], first: int, **inputs: Any) -> Tensor:
         with torch.no_grad():
             said = model(input_ids=torch.tensor([ids]), **inputs).logits[0].double().log_softmax(-1)
         return torch.stack([said[i - 1, ids[i]] for i in range(first, len(ids))])
 
-    pad = len(taken.longer) - len(taken.equal[0])
-    for index, row in enumerate(taken.equal):
-        ids = list(row.prompt + row.response)
-        torch.testing.assert_close(seen.alone[index], log_probs(ids, split), rtol=0, atol=1e-5)
-        mask = torch.tensor([[0] * pad + [1] * len(ids)])
-        shifted = log_probs([0] * pad + ids, pad + split, attention_mask=mask)
-        assert seen.unplaced is not None
-        torch.testing.assert_close(seen.unplaced[index], shifted, rtol=0, atol=1e-5)
+    pad = len(taken.longer) - len(taken.row)
+    ids = list(taken.row.prompt + taken.row.response)
+    torch.testing.assert_close(seen.alone, log_probs(ids, split), rtol=0, atol=1e-5)
+    mask = torch.tensor([[0] * pad + [1] * len(ids)])
+    shifted = log_probs([0] * pad + ids, pad + split, attention_mask=mask)
+    assert seen.unplaced is not None
+    torch.testing.assert_close(seen.unplaced, shifted, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2", "mixtral", "opt", "bloom", "mamba"])
@@ -167,7 +163,7 @@ def test_neighbours_are_told_from_padding() -> None:
 
 
 def test_what_is_no_number_shifts() -> None:
-    alone = torch.zeros(2, 3, dtype=torch.float64)
+    alone = torch.zeros(3, dtype=torch.float64)
     assert shifts(F32, torch.full_like(alone, torch.nan), alone)
     assert not shifts(F32, alone + 1e-6, alone)
     assert not shifts(torch.bfloat16, alone + 0.05, alone)

@@ -175,9 +175,9 @@ def test_a_module_that_detaches_is_seen() -> None:
 
 
 def test_s_cut_from_the_logits_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    from probe_engine.model import gradient_flow
+    from probe_engine.model import cut_graph
 
-    monkeypatch.setattr(gradient_flow, "sequence_log_probs", lambda t: t.detach().double().sum(-1))
+    monkeypatch.setattr(cut_graph, "sequence_log_probs", lambda t: t.detach().double().sum(-1))
     model = tiny.with_lora(tiny.model("llama"))
     report = doctor(model, optimizer=tiny.optimizer(model), batch=tiny.batch())
     assert failures(report) == {"GRAD004"}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from oracles.decisions import change_of_a_prompt
 from oracles.twin import Prompt, Twin
 from torch import Tensor, nn
 
@@ -100,37 +101,6 @@ def test_the_estimate_and_its_error_are_those_of_the_units_one_by_one(
     assert whole == pytest.approx(ours.delta_h1, rel=1e-6)
 
 
-def token_scores(of: nn.Module, prompt: list[int], response: list[int]) -> tuple[list[float], list[float]]:
-    """log π(y_t) and h_t of each response token."""
-    with torch.no_grad():
-        logits = of(input_ids=torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
-    ell = logits.double().log_softmax(-1)
-    entropies = -(ell.exp() * ell).sum(-1)
-    return [float(ell[t, a]) for t, a in enumerate(response)], entropies.tolist()
-
-
-def change_of_a_prompt(before: nn.Module, after: nn.Module, q: Prompt) -> float:
-    """method.md (16), by loops."""
-    old = [token_scores(before, q.tokens, y) for y in q.responses]
-    new = [token_scores(after, q.tokens, y) for y in q.responses]
-    longest, G = max(map(len, q.responses)), len(q.responses)
-
-    def h(scores: list[tuple[list[float], list[float]]], g: int, t: int) -> float:
-        return scores[g][1][t] if t < len(scores[g][1]) else 0.0
-
-    d = []
-    for g in range(G):
-        total, log_rho = 0.0, 0.0
-        for t in range(longest):
-            b = sum(h(old, other, t) for other in range(G) if other != g) / (G - 1)
-            rho = math.exp(log_rho)
-            total += rho * h(new, g, t) - h(old, g, t) - (rho - 1) * b
-            if t < len(q.responses[g]):
-                log_rho += new[g][0][t] - old[g][0][t]
-        d.append(total / L_MAX)
-    return statistics.mean(d)
-
-
 @pytest.mark.parametrize("pairing", ["held_out", "same_batch"])
 def test_what_is_measured_is_the_change_after_torchs_own_step(batch: Batch, twin: Twin, pairing: str) -> None:
     live = model()
@@ -138,7 +108,7 @@ def test_what_is_measured_is_the_change_after_torchs_own_step(batch: Batch, twin
     members = twin.prompts if pairing == "same_batch" else twin.of("E")
     makers = twin.prompts if pairing == "same_batch" else twin.of("U")
     after, delta = stepped(mean([q.Y for q in makers]))
-    truth = [change_of_a_prompt(live, after, q) for q in members]
+    truth = [change_of_a_prompt(live, after, q.tokens, q.responses, 1 / L_MAX) for q in members]
     row = one(report, "adamw", pairing, "per_decision")
     assert row.delta_h == pytest.approx(statistics.mean(truth), rel=1e-6)
     assert [unit.d for unit in row.units] == pytest.approx(truth, rel=1e-5)

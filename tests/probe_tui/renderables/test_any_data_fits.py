@@ -243,6 +243,8 @@ UNITS = st.builds(
     x_dot_py=NUMBERS,
     contribution_s=NUMBERS,
     contribution_r=NUMBERS,
+    covariance=NUMBERS,
+    discriminant=NUMBERS,
     responses=st.lists(RESPONSES, max_size=2),
 )
 

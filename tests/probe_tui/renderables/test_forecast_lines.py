@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from probe_engine.report import Cost, Forecast, Observed
 from probe_tui.renderables.forecast import forecast_line, forecast_table, outcome_line
 
@@ -20,6 +22,12 @@ def test_the_line_is_about_the_method_that_is_used() -> None:
     assert forecast_line(forecast()) == (
         "  forecast  fused: about 1.5s, 6 MiB beside the model, 1 pass, 32,426 tokens, 8.3G operations"
     )
+
+
+def test_vectors_over_all_parameters_are_stated() -> None:
+    cost = msgspec.structs.replace(COST, parameter_lengths=4)
+    made = msgspec.structs.replace(forecast(), predicted={"fused": cost})
+    assert "6 MiB beside the model (4 parameter-lengths), 1 pass" in forecast_line(made)
 
 
 def test_the_table_has_all_methods() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from probe_engine.report import ResponseRow, UnitRow
 from probe_tui.renderables.palette import DEFAULT
 from probe_tui.renderables.prompt import prompt_detail
@@ -48,6 +50,13 @@ def test_text_contributions_and_every_response_with_its_numbers() -> None:
         "reward 0 · advantage -0.5 · S — nats · weight c -0.402 · 4 tokens, cut off",
         "  (empty)",
     ]
+
+
+def test_its_part_of_the_baselines_stands_below_the_norms() -> None:
+    unit = replace(UNIT, covariance=-0.0196, discriminant=0.00177)
+    rows = [row.plain for row in prompt_detail(unit, width=76, palette=DEFAULT)]
+    norms = next(i for i, row in enumerate(rows) if row.startswith("‖X‖"))
+    assert rows[norms + 1] == "its part of the baselines: covariance -0.0196 · discriminant 0.00177"
 
 
 def test_narrow_screens_wrap_it() -> None:

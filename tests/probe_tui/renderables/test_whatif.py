@@ -6,15 +6,14 @@ import math
 from itertools import pairwise
 from typing import Any
 
-import msgspec
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe_engine.estimators.weights import ess
+from probe_engine.estimators.weights import ess, ess_fraction_without
 from probe_engine.report import RealizedRow, RealizedUnit, Sweep, SweepPoint
-from probe_tui.renderables.whatif import change_at_scale, ess_at_scale, row_ess_at_scale
+from probe_tui.renderables.whatif import change_at_scale, ess_at_scale, ess_without, row_ess_at_scale
 
 LOG_W = st.lists(st.floats(-50, 50), min_size=1, max_size=30)
 
@@ -38,9 +37,8 @@ def test_what_can_not_be_weighed_is_not_a_number(log_w: list[float]) -> None:
     assert math.isnan(ess_at_scale(log_w, 1.0))
 
 
-def test_units_share_alike_whatever_their_size() -> None:
-    units = {"a": [0.5, -0.2], "b": [0.1, 0.0, 0.3, -1.0]}
-    row = RealizedRow(
+def measured(*units: list[float | None]) -> RealizedRow:
+    return RealizedRow(
         step="preconditioned",
         pairing="held_out",
         scale=1.0,
@@ -55,13 +53,33 @@ def test_units_share_alike_whatever_their_size() -> None:
         ess_fraction=None,
         khat=None,
         N=6,
-        units=[RealizedUnit(id=name, d=None, ess=None, log_w=list(w)) for name, w in units.items()],
+        units=[RealizedUnit(id=f"u{n}", d=None, ess=None, log_w=list(w)) for n, w in enumerate(units)],
     )
+
+
+def test_units_share_alike_whatever_their_size() -> None:
+    a, b = [0.5, -0.2], [0.1, 0.0, 0.3, -1.0]
     shares = torch.tensor([1 / 2] * 2 + [1 / 4] * 4)
-    expected = ess(torch.tensor(units["a"] + units["b"], dtype=torch.float64), shares) / 6
-    assert row_ess_at_scale(row, 1.0) == pytest.approx(expected)
-    lost = RealizedUnit(id="c", d=None, ess=None, log_w=[None])
-    assert math.isnan(row_ess_at_scale(msgspec.structs.replace(row, units=[*row.units, lost]), 1.0))
+    expected = ess(torch.tensor(a + b, dtype=torch.float64), shares) / 6
+    assert row_ess_at_scale(measured(a, b), 1.0) == pytest.approx(expected)
+    assert math.isnan(row_ess_at_scale(measured(a, b, [None]), 1.0))
+
+
+@given(st.lists(st.lists(st.floats(-30, 30), min_size=1, max_size=5), min_size=2, max_size=6))
+def test_leaving_a_unit_out_is_the_ess_of_the_others(units: list[list[float]]) -> None:
+    """Brute force, and the engine's own."""
+    expected = [row_ess_at_scale(measured(*units[:n], *units[n + 1 :]), 1.0) for n in range(len(units))]
+    assert ess_without(measured(*units)) == pytest.approx(expected, rel=1e-9)
+    log_w = torch.tensor([x for unit in units for x in unit], dtype=torch.float64)
+    shares = torch.tensor([1 / len(unit) for unit in units for _ in unit], dtype=torch.float64)
+    index = torch.tensor([n for n, unit in enumerate(units) for _ in unit])
+    assert ess_fraction_without(log_w, shares, index).tolist() == pytest.approx(expected, rel=1e-9)
+
+
+def test_of_what_is_left_out_or_is_no_number_nothing_is_left() -> None:
+    assert all(map(math.isnan, ess_without(measured([0.5, -0.2]))))
+    assert all(map(math.isnan, ess_without(measured([0.5], [None]))))
+    assert ess_fraction_without(torch.zeros(2), torch.ones(2), torch.zeros(2, dtype=torch.long)).isnan().all()
 
 
 def swept(**changes: Any) -> Sweep:

@@ -150,13 +150,13 @@ def test_each_measurement_stands_under_the_form_that_predicted_it() -> None:
     assert places == sorted(places)
 
 
-def test_the_units_with_the_least_even_weights_come_first() -> None:
+def test_the_units_without_which_the_ess_would_be_largest_come_first() -> None:
     shown = rows()
     first = place("units that eat the ESS", shown) + 1
     assert [row.split()[:5] for row in shown[first:]] == [
-        ["1.07", "of", "2", "53.5%", "u2"],
-        ["1.64", "of", "2", "82.0%", "u4"],
-        ["1.98", "of", "2", "99.0%", "u0"],
+        ["88.7%", "1.07", "of", "2", "u2"],
+        ["41.4%", "1.98", "of", "2", "u0"],
+        ["40.1%", "1.64", "of", "2", "u4"],
     ]
     assert "Sort the digits" in shown[first]
 
