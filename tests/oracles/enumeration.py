@@ -83,6 +83,23 @@ class Enumerable:
             columns.append(sum(table[:, t, previous, token] for t, previous, token in steps))
         return torch.stack(columns, dim=1)
 
+    def places(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """log π and h of every listed sequence's places, each [C, N, T], 0 after the end."""
+        V, T = self.vocabulary, self.max_length
+        table = torch.log_softmax(theta.view(V, V) + self.offsets, dim=-1)
+        entropies = -(table.exp() * table).sum(-1)
+        token = torch.tensor([[*s, *(T - len(s)) * (EOS,)] for s in self.listed])
+        previous = torch.cat([torch.full((len(token), 1), EOS), token[:, :-1]], 1)
+        places = torch.arange(T)
+        there = places < self.lengths[:, None]
+        return table[:, places, previous, token] * there, entropies[:, places, previous] * there
+
+    @cached_property
+    def place_gradients(self) -> tuple[Tensor, Tensor]:
+        """∇log π and ∇h of every place, each [C, N, T, P]."""
+        of_log_probs, of_h = torch.autograd.functional.jacobian(self.places, self.theta, vectorize=True)
+        return of_log_probs, of_h
+
     @cached_property
     def S(self) -> Tensor:
         """[C, N]"""
@@ -138,6 +155,14 @@ class Enumerable:
         """X_n of every drawn prompt, method.md (2), [R, B, P]."""
         a = (self.of(self.S, draw) + 1) * lam[draw.sequences]
         return torch.einsum("rbg,rbgp->rbp", -_less_others(a), self.of(self.scores, draw)) / a.shape[-1]
+
+    def x_rao_blackwell(self, draw: Draw, lam: float) -> Tensor:
+        """X_n of every drawn prompt, method.md (2b), [R, B, P]."""
+        of_log_probs, of_h = (self.of(gradient, draw) for gradient in self.place_gradients)
+        h = self.of(self.places(self.theta)[1], draw)
+        surplus = _less_others(h.movedim(2, -1)).movedim(-1, 2)
+        to_come = surplus.flip(-1).cumsum(-1).flip(-1) - surplus
+        return lam * (of_h + to_come[..., None] * of_log_probs).sum(3).mean(2)
 
     def y(self, draw: Draw, kappa: Tensor) -> Tensor:
         """Y_n of every drawn prompt, method.md (3), [R, B, P]."""

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from oracles.enumeration import EOS, Enumerable
+from oracles.enumeration import Enumerable
 from probe_engine.estimators.entropy import length_weights
 from probe_engine.estimators.per_decision import Decisions
 from probe_engine.estimators.rescored import Samples
@@ -56,19 +56,8 @@ class Moved:
     @cached_property
     def places(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """log π, log π⁺, h, h⁺ of every listed sequence's places, each [C, N, T]; 0 after the end."""
-        m = self.model
-        V, C, N, T = m.vocabulary, m.contexts, len(m.listed), m.max_length
-        found = []
-        for theta in (m.theta, m.theta + self.step):
-            table = torch.log_softmax(theta.view(V, V) + m.offsets, dim=-1)
-            entropies = -(table.exp() * table).sum(-1)
-            log_probs, h = torch.zeros(2, C, N, T, dtype=torch.float64)
-            for n, sequence in enumerate(m.listed):
-                for t, (previous, token) in enumerate(zip((EOS, *sequence), sequence, strict=False)):
-                    log_probs[:, n, t] = table[:, t, previous, token]
-                    h[:, n, t] = entropies[:, t, previous]
-            found += [log_probs, h]
-        before, h, after, h_plus = found
+        before, h = self.model.places(self.model.theta)
+        after, h_plus = self.model.places(self.model.theta + self.step)
         return before, after, h, h_plus
 
     def drawn(self, batches: int, B: int, G: int, seed: int) -> Iterator[Drawn]:

@@ -13,18 +13,9 @@ import trl_runs
 from oracles.twin import Prompt, Twin
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from written import drained
 
 from probe_engine import doctor, probe
-from probe_engine.model.preserving import preserved
-from probe_engine.model.unit_gradients import objectives, unit_gradients
-from probe_engine.model.unit_gradients.loop import VectorSum
-from probe_engine.registry import ParameterVector
 from probe_engine.report import Report, UnitRow
-from probe_engine.spec import RunSpec
-from probe_engine.stages.load import load
-from probe_engine.stages.own_step import step_on
-from probe_engine.stages.rollouts import rollouts
 
 RELATIVE = 1e-3
 
@@ -177,44 +168,6 @@ def test_realized_change_agrees_with_the_twin(report: Report, twin: Twin, pairin
     assert rows["matched"].predicted == predicted.delta_h1
 
 
-@pytest.mark.parametrize("run", ["llama-lora", "qwen2-dora"], indirect=True)
-def test_the_optimizers_own_step_is_the_one_that_the_trainer_took(
-    run: trl_runs.TrlRun, tmp_path: Path
-) -> None:
-    """The next checkpoint is the truth: trl's own step on the very same tokens.
-
-    Not on GPT-2: trl pads prompts on the left and passes no position_ids, which shifts absolute positions;
-    and its key biases have gradients that are 0 but for rounding, of which Adam makes whole steps.
-    """
-    told = run.token_rollouts(tmp_path / "rollouts.jsonl")
-    spec = RunSpec(checkpoint=str(run.checkpoint), rollouts=str(told), device="cpu")
-    policy, _ = drained(load(spec))
-    batch, _ = drained(rollouts(spec, policy))
-    method = unit_gradients("loop", policy.model, policy.registry, micro_batch=8, temperature=1.0)
-    mean_y = VectorSum(policy.registry)
-    with preserved(policy.model):
-        for unit in objectives(batch):
-            mean_y.add(method.measure(unit).y, 1 / len(batch.units))
-    ours = step_on(policy, mean_y.total).delta
-
-    then = RunSpec(
-        checkpoint=str(run.checkpoint.with_name(f"checkpoint-{trl_runs.STEP + 1}")),
-        rollouts=str(told),
-        device="cpu",
-    )
-    after = drained(load(then))[0].registry
-    truth = ParameterVector(
-        ours.ids,
-        tuple(p.detach() - old.detach() for (_, p), (_, old) in zip(after, policy.registry, strict=True)),
-    )
-    assert after.names == policy.registry.names
-    off = VectorSum(policy.registry)
-    off.add(truth)
-    off.add(ours, -1.0)
-    assert truth.norm() > 0
-    assert off.total.norm() < 2e-5 * truth.norm()
-
-
 @pytest.mark.parametrize("run", ["llama-lora"], indirect=True)
 @pytest.mark.parametrize("weighting", ["sequence", "per_token"])
 def test_other_weightings_agree_with_the_twin(run: trl_runs.TrlRun, weighting: str) -> None:
@@ -255,6 +208,5 @@ def test_the_order_of_the_states_is_believed_and_a_shuffled_one_is_not(
         by_shape.setdefault(tuple(state["exp_avg_sq"].shape), []).append(index)
     turned = {i: states[m[(k + 1) % len(m)]] for m in by_shape.values() for k, i in enumerate(m)}
     torch.save({**saved, "state": turned}, copied / "optimizer.pt")
-    unsure = examine is doctor and run.kind == "qwen2-dora"
     options = {"base": str(run.base)} if run.base else {}
-    assert ("warn" in found(examine(copied, **options))) is not unsure
+    assert "warn" in found(examine(copied, **options))
