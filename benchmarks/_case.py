@@ -14,6 +14,7 @@ from _setting import Setting
 from torch import Tensor, nn
 
 from probe_engine import probe
+from probe_engine.environment.garbage import older_objects_left_alone
 from probe_engine.model.preconditioner import Preconditioner, preconditioner
 from probe_engine.model.teacher_forcing import (
     Layout,
@@ -113,11 +114,12 @@ class Case:
             eta=None,
             memory_budget=2**50 if keep else 0,
         )
-        while True:
-            try:
-                next(stage)
-            except StopIteration as end:
-                return end.value
+        with older_objects_left_alone():  # as the whole probe does
+            while True:
+                try:
+                    next(stage)
+                except StopIteration as end:
+                    return end.value
 
     def probe(self, **options: object) -> Report:
         """The whole probe from the check of gradient flow to the verdict, lean or with default options, but

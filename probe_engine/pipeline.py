@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 
 from probe_engine import __version__
 from probe_engine.environment import environment
+from probe_engine.environment.garbage import older_objects_left_alone
 from probe_engine.environment.peak import watched
 from probe_engine.events import Hello, Part, StageFinished, StageStarted
 from probe_engine.model.checkpointing import checkpointed
@@ -66,7 +67,12 @@ def probe_run(
     )
     around = grad_context(policy.model)
     recomputing = checkpointed(policy.model) if spec.checkpointing else nullcontext()
-    with preserved(policy.model), recomputing, watched(device_of(policy.model)) as peak:
+    with (
+        preserved(policy.model),
+        recomputing,
+        older_objects_left_alone(),
+        watched(device_of(policy.model)) as peak,
+    ):
         checked = yield from timed(
             "flow",
             flow(

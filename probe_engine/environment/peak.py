@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -14,7 +15,10 @@ import psutil
 import torch
 
 INTERVAL = 0.005
-"""Seconds between two looks: a pass over a micro-batch takes longer."""
+"""Seconds between two looks, at least: a pass over a micro-batch takes longer."""
+SHARE = 0.01
+"""Of the time that looking may take: glibc counts through its free lists, for a millisecond where a large
+model left many, and all that allocates waits meanwhile."""
 
 
 class Peak:
@@ -53,8 +57,11 @@ def watched(device: torch.device) -> Iterator[Peak]:
     ended = threading.Event()
 
     def watch() -> None:
-        while not ended.wait(INTERVAL):
+        pause = INTERVAL
+        while not ended.wait(pause):
+            began = time.thread_time()
             peak.look()
+            pause = max(INTERVAL, (time.thread_time() - began) / SHARE)
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

@@ -17,13 +17,16 @@ from probe_engine.estimators.ranks import centred_ranks, spearman
 ENTRIES = 4096
 """Entries of a parameter that are compared: enough for a correlation to ±0.02."""
 FEW = 512
-"""The same where a median over parameters is taken, of which there are hundreds: sorting is what costs."""
+"""The same where a median over parameters is taken."""
+PARAMETERS = 100
+"""Parameters that are enough for it: an adapter has hundreds, and sorting is what costs."""
 
 
 def mapping_correlation(
     exp_avg_sq: Sequence[Tensor | None], gradient: Sequence[Tensor | None]
 ) -> float | None:
-    """Median over parameters of the Spearman correlation of exp_avg_sq with gradient² (formats.md).
+    """Median over parameters, or PARAMETERS of them, of the Spearman correlation of exp_avg_sq with gradient²
+    (formats.md).
 
     Both say which entries of a parameter have large gradients, so a right match correlates and a permutation
     among equal shapes does not.
@@ -35,10 +38,13 @@ def mapping_correlation(
     Returns:
         −1 … 1, or None where no parameter has three finite entries that differ in both.
     """
+    known = [(index, v) for index, v in enumerate(exp_avg_sq) if v is not None]
+    among = known[:: max(1, math.ceil(len(known) / PARAMETERS))]
+    # One gradient at a time: they may be made only as they are asked for.
     correlations = [
         spearman(_strided(v, FEW), _strided(g, FEW).square())
-        for v, g in zip(exp_avg_sq, gradient, strict=True)
-        if v is not None and g is not None
+        for index, v in among
+        if (g := gradient[index]) is not None
     ]
     usable = [c for c in correlations if c is not None]
     return median(usable) if usable else None
