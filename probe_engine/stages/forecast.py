@@ -27,6 +27,8 @@ from probe_engine.types import Extent, Policy
 RUN_VECTORS, UNIT_VECTORS = 40, 10
 """How many ‖P·Y‖ a run and each of its units take in going through all parameters: matters where all weights
 train. Counted roughly: norms, means, the optimizer's own step; dot products and sums."""
+QUICK = 0.1
+"""Seconds below which two responses are no measure of a full micro-batch, and a whole unit costs nothing."""
 FORESEEN = ("measure", "estimate", "realize", "judge")
 """The stages that the forecast is about."""
 
@@ -92,6 +94,8 @@ def forecast(
             parameter_lengths=memory.lengths + memory.kept // memory.vector,
         )
 
+    if timed.seconds < QUICK:
+        timed = _of_whole_unit(policy, timed, units[0], method)
     tried = token.gradients(method.name, PassTokens.of(method.name, timed.units, size))
     rate = tried / timed.seconds
     vectors = timed.vector_seconds * (RUN_VECTORS + UNIT_VECTORS * len(units))
@@ -114,6 +118,13 @@ def forecast(
 
 def _tokens(units: Sequence[UnitObjective]) -> int:
     return sum(unit.tokens for unit in units)
+
+
+def _of_whole_unit(policy: Policy, timed: Timed, unit: UnitObjective, method: UnitGradients) -> Timed:
+    began = time.perf_counter()
+    method.measure(unit)
+    completed(device_of(policy.model))
+    return replace(timed, units=(unit,), seconds=time.perf_counter() - began)
 
 
 def _scoring_rate(
