@@ -80,8 +80,15 @@ class ProbeApp(App[int]):
     CSS_PATH = "app.tcss"
     TITLE = "probe-tui"
     AUTO_FOCUS = "ChecksPanel OptionList"
-    HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (LEAST.width, "-narrow"), (100, "-wide")]  # noqa: RUF012 - as
-    VERTICAL_BREAKPOINTS = [(0, "-low"), (LEAST.height, "-high")]  # noqa: RUF012 - Textual declares them
+    HORIZONTAL_BREAKPOINTS = [  # noqa: RUF012 - Textual declares no ClassVar
+        (0, "-tiny"),
+        (LEAST.width, "-narrow"),
+        (100, "-wide"),
+    ]
+    VERTICAL_BREAKPOINTS = [  # noqa: RUF012 - Textual declares no ClassVar
+        (0, "-low"),
+        (LEAST.height, "-high"),
+    ]
     BINDINGS: ClassVar[list[BindingType]] = [key.binding for key in KEYS]
 
     def __init__(self, session: Session, clock: Callable[[], float] = time.monotonic) -> None:

@@ -62,8 +62,8 @@ def inside(walked: Walk) -> Finding:
 
 
 def differ(once: Tensor, again: Tensor) -> bool:
-    """Whether two S [N] of the same sequences differ by more than rounding, relative to the largest."""
-    return bool(((once - again.cpu()).abs() > SAME * max(1.0, float(once.abs().max()))).any())
+    """Whether two S [N] of the same sequences, on the CPU, differ by more than rounding of the largest."""
+    return bool(((once - again).abs() > SAME * max(1.0, float(once.abs().max()))).any())
 
 
 def repeated(once: Tensor, again: Tensor, noise: Noise | None) -> Finding:
@@ -76,7 +76,7 @@ def repeated(once: Tensor, again: Tensor, noise: Noise | None) -> Finding:
     """
     if not differ(once, again):
         return finding("GRAD015", "ok", "two identical forwards agree")
-    largest = float((once - again.cpu()).abs().max())
+    largest = float((once - again).abs().max())
     origin = f", from {noise.name or 'the model'} ({noise.class_name})" if noise else ""
     return finding(
         "GRAD015",

@@ -43,7 +43,7 @@ def batching(dtype: torch.dtype, seen: Surroundings | None, *, steady: bool) -> 
     return finding(
         "GRAD020",
         "warn",
-        f"expected the same log π of a sequence alone and beside another, unpadded; it differs by "
+        "expected the same log π of a sequence alone and beside another, unpadded; it differs by "
         f"{said}, where rounding in {_name(dtype)} explains {threshold:g}: S depends on the neighbours in "
         f"the batch{_experts(dtype)}",
         value=mean,

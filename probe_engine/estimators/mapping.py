@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,7 +40,8 @@ def mapping_correlation(
         −1 … 1, or None where no parameter has three finite entries that differ in both.
     """
     known = [(index, v) for index, v in enumerate(exp_avg_sq) if v is not None]
-    among = known[:: max(1, math.ceil(len(known) / PARAMETERS))]
+    # Drawn, for a stride may meet nothing but lora_A; the same ones each time.
+    among = random.Random(0).sample(known, min(len(known), PARAMETERS))
     # One gradient at a time: they may be made only as they are asked for.
     correlations = [
         spearman(_strided(v, FEW), _strided(g, FEW).square())

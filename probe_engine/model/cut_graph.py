@@ -54,7 +54,7 @@ class Walk:
     modules: int
     """Calls that were seen."""
     S: Tensor
-    """[N], detached"""
+    """[N], detached, on the CPU"""
     logits_grad_fn: str | None
     s_grad_fn: str | None
     cuts: tuple[Cut, ...]
@@ -84,7 +84,7 @@ def walk(model: nn.Module, objective: UnitObjective, temperature: float) -> Walk
             cuts = [last]
     return Walk(
         seen.count,
-        S.detach(),
+        S.detach().cpu(),
         _name(logits.grad_fn),
         _name(S.grad_fn),
         tuple(cuts),

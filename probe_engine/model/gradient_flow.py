@@ -52,7 +52,7 @@ class Arrival:
     """What of S arrives at the model's first layer."""
 
     S: Tensor
-    """[N], detached"""
+    """[N], detached, on the CPU"""
     embedding_gradient_norm: float | None
     """‖∂ΣS/∂(output of the input embeddings)‖; None where it does not arrive"""
 

@@ -10,6 +10,7 @@ from scipy.stats import spearmanr
 
 from probe_engine.estimators.mapping import (
     ENTRIES,
+    PARAMETERS,
     GradientSquares,
     best_assignment,
     mapping_correlation,
@@ -38,6 +39,17 @@ def test_a_permutation_among_equal_shapes_shows():
 def test_a_large_parameter_is_sampled_from_all_its_columns():
     v = torch.arange(64.0).expand(4096, 64).clone()
     assert mapping_correlation([v], [v.sqrt()]) == pytest.approx(1)
+
+
+def test_of_many_parameters_some_of_every_kind_are_asked():
+    """An adapter alternates lora_A and lora_B: here one kind fits and the other is the wrong way round."""
+    v = [parameter((20, 20), seed)[0] for seed in range(2 * PARAMETERS)]
+    g = [a.sqrt() if index % 2 else a.rsqrt() for index, a in enumerate(v)]
+    asked = []
+    for half in (0, 1):
+        told = [a if index % 2 == half else None for index, a in enumerate(g)]
+        asked.append(mapping_correlation(v, told))
+    assert asked == [pytest.approx(-1), pytest.approx(1)]
 
 
 def test_entries_and_parameters_that_say_nothing_are_skipped():
