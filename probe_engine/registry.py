@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -129,6 +130,20 @@ class LazyTensors(Sequence[Tensor | None]):
 
 
 @dataclass(frozen=True)
+class Summary:
+    """What a vector is, by one pass over it: a lazy one is made anew for each."""
+
+    non_none: int
+    """How many parameters have a gradient."""
+    non_zero: int
+    """How many have one that is not exactly 0."""
+    norm: float
+    """Euclidean"""
+    not_finite: tuple[int, ...]
+    """Parameters, by index, whose gradient holds NaN or infinity."""
+
+
+@dataclass(frozen=True)
 class ParameterVector:
     """A vector of shape [P]: one tensor for each parameter of a registry, None for a missing gradient.
 
@@ -158,11 +173,27 @@ class ParameterVector:
     def dot(self, other: ParameterVector) -> float:
         """Inner product, accumulated in float64; of shards over all ranks, which must all call it."""
         pairs = zip(self.tensors, other.over(self.ids).tensors, strict=True)
-        return sum(_inner(a, b) for a, b in pairs if a is not None and b is not None)
+        return sum(inner(a, b) for a, b in pairs if a is not None and b is not None)
 
     def norm(self) -> float:
         """Euclidean norm."""
-        return float(sum(_inner(t, t) for t in self.tensors if t is not None) ** 0.5)
+        return float(sum(inner(t, t) for t in self.tensors if t is not None) ** 0.5)
+
+    def summary(self) -> Summary:
+        """Counts, norm, and what is not finite."""
+        non_none = non_zero = 0
+        total, not_finite = 0.0, []
+        for index, tensor in enumerate(self.tensors):
+            if tensor is None:
+                continue
+            square = inner(tensor, tensor)
+            non_none += 1
+            # A square of float64 may leave its range where the number itself does not.
+            non_zero += square != 0 or bool(tensor.any())
+            if not math.isfinite(square) and not bool(torch.isfinite(tensor).all()):
+                not_finite.append(index)
+            total += square
+        return Summary(non_none, non_zero, total**0.5, tuple(not_finite))
 
     def scaled(self, scale: float) -> ParameterVector:
         """`scale ·` this, lazy."""
@@ -196,11 +227,15 @@ class ParameterVector:
         return self
 
 
-def _inner(a: Tensor, b: Tensor) -> float:
+def inner(a: Tensor, b: Tensor) -> float:
+    """Inner product of two tensors of one shape, accumulated in float64; of shards over all ranks."""
     if isinstance(a, DTensor):
         # torch.dot wants one dimension, and an uneven shard can't be flattened.
         return float((a.double() * b.double()).sum().full_tensor())  # type: ignore[attr-defined]  # the sum is a DTensor as well
-    pieces = zip(a.flatten().split(PIECE), b.flatten().split(PIECE), strict=True)
+    a, b = a.flatten(), b.flatten()
+    if len(a) <= PIECE:  # an adapter has hundreds of small tensors: what each costs beside its numbers counts
+        return float(torch.dot(a.double(), b.double()))
+    pieces = zip(a.split(PIECE), b.split(PIECE), strict=True)
     return float(torch.stack([torch.dot(x.double(), y.double()) for x, y in pieces]).sum())
 
 

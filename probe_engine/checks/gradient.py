@@ -10,7 +10,7 @@ from torch import Tensor
 
 from probe_engine.model.cut_graph import Walk
 from probe_engine.model.gradient_flow import Arrival, GradContext, Gradients
-from probe_engine.registry import ParameterRegistry, ParameterVector
+from probe_engine.registry import ParameterRegistry, ParameterVector, Summary
 from probe_engine.report import Finding, IdMatch, finding
 
 NAMES_SHOWN = 8
@@ -116,11 +116,11 @@ def graph(seen: Walk, arrival: Arrival, registry: ParameterRegistry) -> list[Fin
     return [logits, s, finding("GRAD006", "ok", f"‖∂S/∂embeddings‖ = {norm:.3g}", value=norm)]
 
 
-def finite(named: Mapping[str, Tensor | ParameterVector], registry: ParameterRegistry) -> Finding:
+def finite(named: Mapping[str, Tensor | Summary], registry: ParameterRegistry) -> Finding:
     """GRAD011.
 
     Args:
-        named: what to look at, by name: S, or vectors over the registry.
+        named: what to look at, by name: S, or what is known of vectors over the registry.
     """
     broken = []
     for which, values in named.items():
@@ -128,11 +128,7 @@ def finite(named: Mapping[str, Tensor | ParameterVector], registry: ParameterReg
             count = int((~torch.isfinite(values)).sum())
             broken += [f"{which} of {count} responses"] if count else []
         else:
-            broken += [
-                f"{which}: {name}"
-                for (name, _), tensor in zip(registry, values.tensors, strict=True)
-                if tensor is not None and not torch.isfinite(tensor).all()
-            ]
+            broken += [f"{which}: {registry.names[index]}" for index in values.not_finite]
     if not broken:
         return finding("GRAD011", "ok", f"{', '.join(named)} finite")
     return finding(

@@ -87,23 +87,24 @@ def token_statistics(logits: Tensor, sampled: Tensor) -> TokenStatistics:
     ell = logits.log_softmax(-1)
     ell_y = ell.gather(-1, sampled[:, None])
     ell.clamp_(min=LEAST_LOG_PROB)
-    # Each line is a pass over [T, V], and these passes cost a tenth of the model's forward: products go
-    # into one buffer, and a matrix product takes all sums but the policy's own, which differences of
+    # Each line is a pass over [T, V], and these passes cost a tenth of the model's forward: factors go
+    # into two buffers, and a matrix product takes all sums but the policy's own, which differences of
     # entropies hang on.
-    weights = torch.empty(
-        (len(logits), len(INVERSE_TEMPERATURES), logits.shape[-1]), dtype=ell.dtype, device=ell.device
-    )
+    weights = ell.new_empty(len(logits), len(INVERSE_TEMPERATURES), logits.shape[-1])
+    powers = ell.new_empty(len(logits), 3, logits.shape[-1])
     fourth, root, p, three_halves, square, cube = weights.unbind(1)  # π^β, in INVERSE_TEMPERATURES' order
+    one, centred, squared = powers.unbind(1)
     torch.softmax(logits, -1, out=p)
     ahead = torch.linalg.vecdot(torch.gt(ell, ell_y, out=torch.empty_like(ell)), p)
     h = -torch.linalg.vecdot(p, ell)[:, None]
-    centred = ell.add_(h)  # moments about −h: Var_t is then a sum of squares, nothing cancels
+    torch.add(ell, h, out=centred)  # moments about −h: Var_t is then a sum of squares, nothing cancels
+    torch.mul(centred, centred, out=squared)
+    one.fill_(1.0)
     torch.sqrt(torch.sqrt(p, out=root), out=fourth)
     torch.mul(p, root, out=three_halves)
     torch.mul(p, torch.mul(p, p, out=square), out=cube)
-    total = weights.sum(-1)
-    powers = torch.stack([centred, centred.square()], 1)
-    first, second = (torch.bmm(powers, weights.transpose(1, 2)) / total[:, None]).unbind(1)
+    total, first, second = torch.bmm(powers, weights.transpose(1, 2)).unbind(1)
+    first, second = first / total, second / total
     first[:, POLICY] = torch.linalg.vecdot(p, centred) / total[:, POLICY]
     return TokenStatistics(
         log_probs=ell_y.squeeze(-1),

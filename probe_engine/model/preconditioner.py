@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from probe_engine.registry import LazyTensors, ParameterRegistry, ParameterVector, wide
+from probe_engine.registry import LazyTensors, ParameterRegistry, ParameterVector, inner, wide
 from probe_engine.types import AdamMoments, OptimizerState
 
 
@@ -25,6 +25,10 @@ class Preconditioner:
     def __call__(self, vector: ParameterVector) -> ParameterVector:
         """P·v, lazy. Apply it exactly once to each dot product: twice is P², a wrong geometry."""
         return self._elementwise(torch.mul, vector)
+
+    def held(self) -> Preconditioner:
+        """The same in memory: one vector [P] more, and no arithmetic whenever it is asked for."""
+        return replace(self, diagonal=tuple(self.diagonal))
 
     def inverse(self, vector: ParameterVector) -> ParameterVector:
         """P⁻¹·v, lazy: P Y_u·(P⁻¹v) is Y_u·v."""
@@ -64,12 +68,12 @@ def stale_ratio(
 ) -> float:
     """‖PȲ‖/‖P⁺Ȳ‖ over the parameters that have state (method.md (4b)); nan where none has."""
     fresh = refreshed(registry, state, mean_y)
-    stateless = {index for index, name in enumerate(registry.names) if name in p.fallbacks}
-    with_state = ParameterVector.lazy(
-        mean_y.ids, lambda index: None if index in stateless else mean_y.tensors[index]
-    )
-    after = fresh(with_state).norm()
-    return p(with_state).norm() / after if after > 0 else float("nan")
+    before = after = 0.0
+    for y, frozen, now in zip(mean_y.tensors, p.diagonal, fresh.diagonal, strict=True):
+        if y is not None and frozen is not None and now is not None:
+            before += inner(moved := frozen * y, moved)
+            after += inner(moved := now * y, moved)
+    return (before / after) ** 0.5 if after > 0 else float("nan")
 
 
 def _build(

@@ -102,7 +102,8 @@ def response_logits(model: nn.Module, layout: Layout, *, placed: bool = True) ->
     output = model(input_ids=layout.input_ids, attention_mask=layout.attention_mask, **extra)
     reshard(model)  # else FSDP2's root keeps its gathered copy, which the next step on the shards passes by
     logits = cast(Tensor, output.logits if hasattr(output, "logits") else output)
-    return logits[:, -keep:]
+    # Autograd would copy them whole for a slice that takes all.
+    return logits if logits.shape[1] == keep else logits[:, -keep:]
 
 
 def response_log_probs(logits: Tensor, layout: Layout, temperature: float = 1.0) -> Tensor:
@@ -132,7 +133,7 @@ def response_statistics(
     flat, targets = logits.detach().reshape(-1, vocabulary), layout.targets.reshape(-1)
     rows = max(1, STATISTICS_BYTES // (4 * vocabulary))
     parts = [
-        token_statistics(_scaled(flat[i], temperature), targets[i]).cpu() for i in torch.split(places, rows)
+        token_statistics(scaled(flat[i], temperature), targets[i]).cpu() for i in torch.split(places, rows)
     ]
     return TokenStatistics.joined(parts).split(layout.mask.sum(-1).tolist())
 
@@ -197,19 +198,19 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def _selected_log_probs(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    scaled = _scaled(logits, temperature)
+    z = scaled(logits, temperature)
     # log_softmax at one index: logsumexp saves no [tokens, V] result for the backward pass.
-    return scaled.gather(-1, targets[:, None]).squeeze(-1) - scaled.logsumexp(-1)
+    return z.gather(-1, targets[:, None]).squeeze(-1) - z.logsumexp(-1)
 
 
-def _scaled(logits: Tensor, temperature: float) -> Tensor:
+def scaled(logits: Tensor, temperature: float) -> Tensor:
     """In float32 or wider; no copy where nothing changes, for logits are what takes most memory."""
     widened = logits.to(wide(logits.dtype))
     return widened if temperature == 1 else widened / temperature
 
 
 def _rao_blackwell_terms(logits: Tensor, targets: Tensor, weights: Tensor, temperature: float) -> Tensor:
-    ell = _scaled(logits, temperature).log_softmax(-1)
+    ell = scaled(logits, temperature).log_softmax(-1)
     entropies = -(ell.exp() * ell.clamp(min=LEAST_LOG_PROB)).sum(-1)
     return entropies + weights * ell.gather(-1, targets[:, None]).squeeze(-1)
 

@@ -33,6 +33,7 @@ from probe_engine.report import Finding, GradientFlow, IdMatch, finding
 from probe_engine.stages import Stage
 from probe_engine.stages.derivative import derivative_test
 from probe_engine.stages.numerics import numerics
+from probe_engine.stages.panel import of_sums
 from probe_engine.types import Policy
 
 
@@ -142,30 +143,24 @@ def flow(
     completed(device_of(policy.model))
     passed = time.perf_counter()
     py = p(seen.y)
-    py_norm = py.norm()
+    of_py = py.summary()
     timed = Timed(seen.units, passed - began, time.perf_counter() - passed)
+    of_x, of_y = seen.x.summary(), seen.y.summary()
     match = _match(policy, set(py.ids))
     panel = _with(
-        panel,
+        of_sums(panel, of_x, of_y, of_py),
         dl_ds_nonzero=seen.x_weights_nonzero and seen.y_weights_nonzero,
-        x_non_none=seen.x.non_none,
-        x_non_zero=seen.x.non_zero,
-        y_non_none=seen.y.non_none,
-        y_non_zero=seen.y.non_zero,
         matched=match.matched,
         missing=match.missing,
         stray=match.stray,
         fallbacks=len(p.fallbacks),
-        sum_x_norm=seen.x.norm(),
-        sum_y_norm=seen.y.norm(),
-        sum_py_norm=py_norm,
     )
-    finite = checks.finite({"X": seen.x, "Y": seen.y, "P·Y": py}, registry)
+    finite = checks.finite({"X": of_x, "Y": of_y, "P·Y": of_py}, registry)
     yield from _say([checks.weights(seen), checks.identity(match)])
     yield from _say([checks.unused(seen, registry, walked.ran), *checks.counts(seen, registry), finite])
     yield from _say([own_states(policy.optimizer, registry, squares)])
     yield Part(gradient_flow=panel)
-    if not seen.x.non_none or not seen.y.non_none:
+    if not of_x.non_none or not of_y.non_none:
         raise _stopped("all gradients are None")
     causes = {
         "GRAD015": noise is not None,

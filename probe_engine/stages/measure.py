@@ -27,6 +27,7 @@ from probe_engine.stages.measured import ROLES, Measured, Projected, Sums
 from probe_engine.stages.meter import Meter
 from probe_engine.stages.on_policy import sampled_from_policy
 from probe_engine.stages.own_step import is_known, max_grad_norm, step_on
+from probe_engine.stages.panel import of_sums
 from probe_engine.stages.unit_dots import FirstPass, OwnDirections, from_kept, from_pairs, grown, second_pass
 from probe_engine.types import OptimizerState, Policy, Role
 
@@ -82,6 +83,8 @@ def measure(
     keep = method.keeps_vectors and needed <= memory_budget
     info = partial(_info, method, x_estimator, keep, recomputing(policy.model))
     yield Part(method=info())
+    if keep:
+        p = p.held()
     meter = Meter("measure", sum(u.tokens for u in units) * (1 if keep else 2))
 
     kept = {form: PairwiseDots() for form in forms}
@@ -98,8 +101,8 @@ def measure(
         yield Units(rows=[first.row])
         if keep:
             x, py, x_rb = unit_sums.kept(number)
-            for form, of_x in zip(forms, (x, x_rb), strict=False):
-                kept[form].add(of_x, py)
+            for form, mine in zip(forms, (x, x_rb), strict=False):
+                kept[form].add(mine, py)
             if len(passed) % every == 0 and eta is not None:
                 known = {form: from_pairs(passed, form, kept[form].matrix()) for form in forms}
                 yield from grown(known, _sizes(passed), eta)
@@ -129,8 +132,9 @@ def measure(
     ratio = stale_ratio(registry, policy.optimizer, p, mean_y)
     yield FindingEvent(finding=preconditioner.stale(ratio))
     yield FindingEvent(finding=preconditioner.fallback_scale(p, py_sums.total))
-    sums = {"ΣX": x_sums["score"].total, "ΣY": y_sums.total, "ΣP·Y": py_sums.total}
-    finite = gradient.finite(sums, registry)
+    totals = (x_sums["score"].total, y_sums.total, py_sums.total)
+    of_x, of_y, of_py = (total.summary() for total in totals)
+    finite = gradient.finite({"ΣX": of_x, "ΣY": of_y, "ΣP·Y": of_py}, registry)
     order = own_states(policy.optimizer, registry, squares)
     # Of the few units that `flow` looked at all may have been finite, and told little of the order.
     for found in (finite, order):
@@ -138,7 +142,7 @@ def measure(
             yield FindingEvent(finding=found)
     yield Part(
         gradient_flow=msgspec.structs.replace(
-            _whole_batch(panel, *sums.values()),
+            of_sums(panel, of_x, of_y, of_py),
             stale_ratio=ratio,
             mapping_correlation=_mapping_correlation(registry, policy.optimizer, mean_y),
         )
@@ -183,21 +187,6 @@ def _sizes(passed: Sequence[FirstPass]) -> dict[Role, int]:
 def _growth_step(units: int, parameters: int) -> int:
     """Units between two updates of the pairwise products: 1 where vectors are short, else an eighth."""
     return 1 if units * parameters <= CHEAP_VECTORS else max(1, units // 8)
-
-
-def _whole_batch(
-    panel: GradientFlow, x: ParameterVector, y: ParameterVector, py: ParameterVector
-) -> GradientFlow:
-    return msgspec.structs.replace(
-        panel,
-        x_non_none=x.non_none,
-        x_non_zero=x.non_zero,
-        y_non_none=y.non_none,
-        y_non_zero=y.non_zero,
-        sum_x_norm=x.norm(),
-        sum_y_norm=y.norm(),
-        sum_py_norm=py.norm(),
-    )
 
 
 def _mapping_correlation(

@@ -71,8 +71,9 @@ class UnitSums:
         self._ids = registry.ids
         self._x: dict[XForm, _Sums] = {"score": _Sums(), "rao_blackwell": _Sums()}
         self._y = _Sums()
-        self._y_dots = torch.zeros(len(roles), 2, dtype=torch.float64)
-        self._x_dots: dict[XForm, Tensor] = {form: torch.zeros_like(self._y_dots) for form in self._x}
+        self._dots: dict[XForm, Tensor] = {}
+        """Inner products of (X_u, P Y_u, Y_u) with one another, [B, 3, 3], and of (X_u, P Y_u) for (2b);
+        on the parameters' device, so that nothing waits for it before a whole unit is there."""
         self._kept = UnitVectors(registry) if keep else None
         self._waiting: dict[tuple[int, int], Tensor] | None = {} if rao_blackwell else None
         """P Y_u, by parameter and unit"""
@@ -81,9 +82,8 @@ class UnitSums:
         """Takes in one parameter's whole share of X and Y of these units."""
         diagonal = self._p.diagonal[parameter]
         py = y if diagonal is None else diagonal * y
-        self._y_dots[list(units)] += torch.stack([_dot(y, y), _dot(py, py)], dim=1).cpu()
         self._y.add(parameter, self._roles_of(units), y)
-        self._take("score", parameter, units, x, py)
+        self._take("score", parameter, units, x, py, y)
         if self._squares is not None:
             for part in y:
                 self._squares.add_one(parameter, part)
@@ -102,9 +102,8 @@ class UnitSums:
 
     def norms(self, unit: int, form: XForm = "score") -> tuple[float, float, float, float]:
         """‖X_u‖, ‖Y_u‖, ‖P Y_u‖, X_u·P Y_u."""
-        x, x_py = self._x_dots[form][unit].tolist()
-        y, py = self._y_dots[unit].tolist()
-        return x**0.5, y**0.5, py**0.5, x_py
+        mine, of_y = self._dots[form][unit].tolist(), self._dots["score"][unit].tolist()
+        return mine[0][0] ** 0.5, of_y[2][2] ** 0.5, of_y[1][1] ** 0.5, mine[0][1]
 
     def kept(self, unit: int) -> tuple[ParameterVector, ParameterVector, ParameterVector]:
         """X_u, P Y_u, and X_u of (2b): with nothing in it where that was not computed."""
@@ -120,8 +119,12 @@ class UnitSums:
         """ΣY by role."""
         return self._y.by_role(self._ids)
 
-    def _take(self, form: XForm, parameter: int, units: Sequence[int], x: Tensor, py: Tensor) -> None:
-        self._x_dots[form][list(units)] += torch.stack([_dot(x, x), _dot(x, py)], dim=1).cpu()
+    def _take(self, form: XForm, parameter: int, units: Sequence[int], x: Tensor, *of_y: Tensor) -> None:
+        dots = _inner_products(x, *of_y)
+        if form not in self._dots:
+            self._dots[form] = dots.new_zeros(len(self._roles), *dots.shape[1:])
+        total = self._dots[form]
+        total.index_add_(0, torch.tensor(units, device=total.device), dots.to(total.device))
         self._x[form].add(parameter, self._roles_of(units), x)
 
     def _roles_of(self, units: Sequence[int]) -> list[Role]:
@@ -191,6 +194,21 @@ def handed_over(unit: int, measured: Measurement, receive: Receive, receive_rb: 
             x_rb = None if measured.x_rb is None else measured.x_rb.tensors[index]
             if receive_rb is not None and x_rb is not None:
                 receive_rb(index, [unit], x_rb[None])
+
+
+def _inner_products(*vectors: Tensor) -> Tensor:
+    """Of k vectors of each unit, [units, ...], with one another: [units, k, k], float64."""
+    flat = [v.flatten(1) for v in vectors]
+    size = max(1, PIECE // (len(flat) * len(flat[0])))
+    total = _gram([v[:, :size] for v in flat])
+    for first in range(size, flat[0].shape[1], size):
+        total += _gram([v[:, first : first + size] for v in flat])
+    return total
+
+
+def _gram(vectors: Sequence[Tensor]) -> Tensor:
+    rows = torch.stack(list(vectors), 1).double()
+    return rows @ rows.mT
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

@@ -138,11 +138,11 @@ class Fused:
 
     def _scored(self, window: Window) -> list[Scored]:
         with torch.no_grad():
-            return _split(window, [self._tape(window, rows, statistics=True) for rows in window.rectangles])
+            return _split(window, [self._tape(window, rows) for rows in window.rectangles])
 
     def _at_once(self, window: Window, receive: Receive, receive_rb: ReceiveX | None) -> list[Scored]:
         """All graphs of the window, then their reverse passes."""
-        tapes = self._tapes(window, window.rectangles, statistics=True)
+        tapes = self._tapes(window, window.rectangles)
         scored = _split(window, tapes)
         self._reverse(window, window.rectangles, tapes, scored, receive, receive_rb)
         return scored
@@ -151,8 +151,9 @@ class Fused:
         self, window: Window, scored: Sequence[Scored], receive: Receive, receive_rb: ReceiveX | None
     ) -> None:
         """Rectangle by rectangle: what arrives are parts of the units' sums."""
+        tokens = [t for s in scored for t in s.tokens]
         for rows in window.rectangles:
-            tapes = self._tapes(window, [rows], statistics=False)
+            tapes = self._tapes(window, [rows], tokens)
             self._reverse(window, [rows], tapes, scored, receive, receive_rb)
 
     def _reverse(
@@ -184,15 +185,21 @@ class Fused:
             of_sums = passes(roots, window.rao_blackwell_weights())
             reverse(self.registry, of_sums, window.numbers, receive_rb, again=False)
 
-    def _tapes(self, window: Window, rectangles: Sequence[list[int]], *, statistics: bool) -> list[Tape]:
+    def _tapes(
+        self, window: Window, rectangles: Sequence[list[int]], tokens: Sequence[TokenStatistics] = ()
+    ) -> list[Tape]:
         while True:
-            tapes = [self._tape(window, rows, statistics=statistics) for rows in rectangles]
+            tapes = [self._tape(window, rows, tokens) for rows in rectangles]
             cut_off = set().union(*(tape.cut_off for tape in tapes))
             if not cut_off:
                 return tapes
             self._without_rule.update(cut_off)
 
-    def _tape(self, window: Window, rows: Sequence[int], *, statistics: bool) -> Tape:
+    def _tape(self, window: Window, rows: Sequence[int], tokens: Sequence[TokenStatistics] = ()) -> Tape:
+        """
+        Args:
+            tokens: statistics of all the window's responses, where they are known.
+        """
         sequences = [window.rows[row] for row in rows]
         return Tape(
             self.model,
@@ -201,7 +208,7 @@ class Fused:
             sequences,
             self.temperature,
             without_rule=self._without_rule,
-            statistics=statistics,
+            tokens=[tokens[row] for row in rows] if tokens else (),
         )
 
 

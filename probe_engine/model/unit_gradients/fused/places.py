@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from torch import nn
@@ -53,6 +53,18 @@ class Places:
                 homes[key] = _shared(homes[key], path) if key in homes else path
         embeddings = getattr(model, "get_input_embeddings", lambda: None)()
         return cls(embeddings if isinstance(embeddings, nn.Module) else None, tuple(layers), around, homes)
+
+    def outside_of_rules(self, known: Collection[int]) -> list[nn.Module]:
+        """The modules around parameters, by `id`, that are in no layer with a rule, or are `known` to be used
+        outside of it."""
+        ruled = {key for layer in self.layers for key in layer.names}
+        paths = {
+            path
+            for key in self.homes
+            if key in known or key not in ruled
+            for path in _upwards(self.homes[key])
+        }
+        return [module for path, module in self.around.items() if path in paths]
 
     def upwards(self, key: int) -> list[nn.Module]:
         """The modules around a parameter, by `id`, innermost first."""

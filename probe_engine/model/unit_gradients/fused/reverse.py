@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import prod
 
 import torch
 from torch import Tensor
@@ -33,6 +34,20 @@ class Pass:
     """[n], each sequence's unit, by its place in the window"""
     weights: Tensor
     """w, [k, U, n]"""
+
+    _of: dict[tuple[int, int, torch.device], tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def of(self, start: int, stop: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The sequences of some of the units, [m], and their weights, [k·(stop − start), m].
+
+        All parameters ask for the same ones.
+        """
+        key = start, stop, device
+        if key not in self._of:
+            at = ((self.units >= start) & (self.units < stop)).nonzero().squeeze(-1)
+            weights = self.weights[:, start:stop][..., at].flatten(0, 1)
+            self._of[key] = at.to(device), weights.to(device)
+        return self._of[key]
 
 
 def reverse(
@@ -142,33 +157,44 @@ class _Forming:
         size = max(1, FORMED_NUMBERS // max(1, parameter.numel()))
         for first in range(0, len(self._units), size):
             group = slice(first, min(first + size, len(self._units)))
-            shape = (group.stop - group.start, *parameter.shape)
-            totals = [parameter.new_zeros(shape, dtype=wide(parameter.dtype)) for _ in range(self._kinds)]
+            shape = (self._kinds, group.stop - group.start, *parameter.shape)
+            total: Tensor | None = None
             for call, each in uses:
-                _add(call, each, group, id(parameter), totals)
-            self._receive(index, self._units[group], *totals)
+                total = _added(call, each, group, id(parameter), shape, total)
+            if total is None:
+                total = parameter.new_zeros(shape, dtype=wide(parameter.dtype))
+            self._receive(index, self._units[group], *total)
         for call, _ in uses:
             call.release(id(parameter), again=self._again)
 
 
-def _add(call: RuledCall, each: Pass, group: slice, key: int, totals: Sequence[Tensor]) -> None:
-    """Adds what one use gives to each kind of gradient of a group of units, [units, *parameter.shape]."""
+def _added(
+    call: RuledCall,
+    each: Pass,
+    group: slice,
+    key: int,
+    shape: tuple[int, ...],
+    total: Tensor | None,
+) -> Tensor | None:
+    """With what one use gives to each kind of gradient of a group of units, [k, units, *parameter.shape];
+    None stands for 0."""
     assert call.given is not None
     assert call.delta is not None
-    at = ((each.units >= group.start) & (each.units < group.stop)).nonzero().squeeze(-1)
+    at, weights = each.of(group.start, group.stop, call.delta.device)
     if not len(at):
-        return
-    at = at.to(call.delta.device)
-    x = totals[0]
-    of_kinds = each.weights[:, group].to(x)[..., at.to(x.device)]
-    length = x.shape[1]
-    step = max(1, FORMED_NUMBERS * length // (len(at) * max(1, x[0].numel())))
+        return total
+    length, numel = shape[2], prod(shape[2:])
+    step = max(1, FORMED_NUMBERS * length // (len(at) * max(1, numel)))
     for first in range(0, length, step):
         rows = slice(first, min(first + step, length))
-        gradients = call.rule.gradients(call.given, call.delta, call.names[key], at, rows).to(x.device)
-        for total, weights in zip(totals, of_kinds, strict=True):
-            part = total[:, rows]
-            part += (weights @ gradients.flatten(1)).view_as(part)
+        gradients = call.rule.gradients(call.given, call.delta, call.names[key], at, rows)
+        part = (weights.to(gradients) @ gradients.flatten(1)).view(*shape[:2], *gradients.shape[1:])
+        if total is None and len(gradients[0]) == length:
+            return part
+        if total is None:
+            total = part.new_zeros(shape)
+        total[:, :, rows] += part.to(total.device)
+    return total
 
 
 def _differentiate(

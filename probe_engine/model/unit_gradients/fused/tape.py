@@ -14,16 +14,14 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from probe_engine.estimators.token_statistics import TokenStatistics
+from probe_engine.model.logit_derivatives import log_prob_sums, rao_blackwell_sums
 from probe_engine.model.module_calls import tensors
 from probe_engine.model.teacher_forcing import (
     Layout,
     TokenSequence,
     device_of,
-    rao_blackwell_sums,
-    response_log_probs,
     response_logits,
     response_statistics,
-    sequence_log_probs,
 )
 from probe_engine.model.unit_gradients.fused.graph import Node, leaf_edges
 from probe_engine.model.unit_gradients.fused.places import Layer, Places
@@ -103,7 +101,7 @@ class Tape:
         registry: the parameters that are to be differentiated.
         places: where they are.
         without_rule: parameters, by index, that are known to have a use without a rule.
-        statistics: whether token statistics are wanted.
+        tokens: each response's statistics, where they are known already.
     """
 
     def __init__(
@@ -115,7 +113,7 @@ class Tape:
         temperature: float,
         *,
         without_rule: Collection[int],
-        statistics: bool,
+        tokens: Sequence[TokenStatistics] = (),
     ) -> None:
         self._registry, self._places = registry, places
         self._without_rule = {registry.ids[index] for index in without_rule}
@@ -126,13 +124,11 @@ class Tape:
         self._temperature = temperature
         with self._watched():
             logits = response_logits(model, self._layout)
-        self.S = sequence_log_probs(response_log_probs(logits, self._layout, temperature))
+        self.tokens = tuple(tokens) or response_statistics(logits, self._layout, temperature)
+        """of each response"""
+        self.S = log_prob_sums(logits, self._layout, self.tokens, temperature)
         """[N], with its graph"""
         self._logits = logits if self.S.requires_grad else None
-        self.tokens: tuple[TokenStatistics, ...] = ()
-        """of each response, where asked for"""
-        if statistics:
-            self.tokens = response_statistics(logits, self._layout, temperature)
         self._edges, visited = leaf_edges([] if self.S.grad_fn is None else [self.S.grad_fn])
         for seen in self._seen.values():
             seen.keep(visited)
@@ -148,7 +144,7 @@ class Tape:
     def rao_blackwell(self, to_come: Sequence[Tensor]) -> Tensor:
         """What (2b) differentiates, [N], from W [L] of each sequence; on the graph of S."""
         assert self._logits is not None  # gone with the graph, after a reverse pass that does not retain it
-        return rao_blackwell_sums(self._logits, self._layout, to_come, self._temperature)
+        return rao_blackwell_sums(self._logits, self._layout, self.tokens, to_come, self._temperature)
 
     def anchors(self, root: Tensor, parameters: Collection[int]) -> dict[Anchor, list[int]]:
         """Where autograd differentiates these parameters from, as far as S depends on them.
@@ -222,7 +218,7 @@ class Tape:
             for layer in places.layers:
                 record = partial(self._record, layer)
                 handles.append(layer.module.register_forward_hook(record, with_kwargs=True))
-            for module in places.around.values():
+            for module in places.outside_of_rules(self._without_rule):
                 handles.append(module.register_forward_hook(self._note, with_kwargs=True))
             yield
         finally:
@@ -256,7 +252,7 @@ class Tape:
         severed = layer.rule is LOOKUP
         call = RuledCall(layer.rule, given, names, severed)
         kept = self._leaf(output) if severed else output
-        self._calls.append((get_gradient_edge(kept).node, call))
+        self._calls.append((kept.grad_fn or get_gradient_edge(kept).node, call))
         kept.register_hook(call.take)
         if severed:
             return kept.clone()
