@@ -27,7 +27,7 @@ from probe_engine.stages.estimate import estimate, learning_rate
 from probe_engine.stages.flow import flow
 from probe_engine.stages.forecast import compared, forecast
 from probe_engine.stages.judge import judge
-from probe_engine.stages.measure import measure, refuse_shards
+from probe_engine.stages.measure import keeps_vectors, measure, refuse_shards
 from probe_engine.stages.on_policy import small_sample
 from probe_engine.stages.realize import realize
 from probe_engine.stages.rollouts import live_rollouts, rollouts
@@ -84,6 +84,13 @@ def probe_run(
                 spec.policy_temperature,
                 spec.seed,
                 rao_blackwell=rao_blackwell,
+                second_pass=not keeps_vectors(
+                    method,
+                    policy.registry,
+                    len(units),
+                    spec.memory_budget_bytes,
+                    rao_blackwell=rao_blackwell,
+                ),
             ),
         )
         if until == "flow":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from probe_engine.estimators.derivative import TOLERANCE, TOLERANCE_STEP
+from probe_engine.estimators.derivative import TOLERANCE, tolerance_along_step
 from probe_engine.report import DerivativeTest, Finding, finding
 
 
@@ -48,9 +48,7 @@ def departure(test: DerivativeTest | None) -> str:
 
 def _worst(test: DerivativeTest) -> tuple[float, float] | None:
     """The ratio that departs most from 1, with its tolerance."""
-    # Where the units' shares cancel, a little of one of them is much of the sum; the SE shows it.
-    along_step = max(TOLERANCE_STEP, 2 * (test.along_step_se or 0))
-    both = ((test.along_x, TOLERANCE), (test.along_step, along_step))
+    both = ((test.along_x, TOLERANCE), (test.along_step, tolerance_along_step(test.along_step_se)))
     known = [(ratio, tolerance) for ratio, tolerance in both if ratio is not None]
     return max(known, key=lambda pair: abs(pair[0] - 1) / pair[1], default=None)
 

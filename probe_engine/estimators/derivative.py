@@ -25,6 +25,11 @@ TOLERANCE_STEP = 0.01
 """Along Δθ, where the prediction X̄·Δθ is a sum of terms that cancel."""
 
 
+def tolerance_along_step(se: float | None) -> float:
+    """Where the units' shares cancel, a little of one of them is much of the sum; the SE shows it."""
+    return max(TOLERANCE_STEP, 2 * (se or 0))
+
+
 @dataclass(frozen=True)
 class Factor:
     """Measured over predicted change."""

@@ -19,7 +19,7 @@ ENTRIES = 4096
 """Entries of a parameter that are compared: enough for a correlation to ±0.02."""
 FEW = 512
 """The same where a median over parameters is taken."""
-PARAMETERS = 100
+PARAMETERS = 50
 """Parameters that are enough for it: an adapter has hundreds, and sorting is what costs."""
 
 

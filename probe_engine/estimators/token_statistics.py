@@ -73,25 +73,26 @@ class TokenStatistics:
 
 
 @torch.no_grad()
-def token_statistics(logits: Tensor, sampled: Tensor) -> TokenStatistics:
+def token_statistics(logits: Tensor, sampled: Tensor, room: Tensor | None = None) -> TokenStatistics:
     """The statistics of T sampled tokens.
 
     Args:
         logits: [T, V], of any floating-point dtype, already divided by the policy's temperature.
         sampled: [T], the tokens y_t.
+        room: what `room_for` gives, where many tokens follow one another.
 
     Returns:
-        On the logits' device; about ten [T, V] float32 tensors are alive meanwhile.
+        On the logits' device; about a dozen [T, V] float32 tensors are alive meanwhile.
     """
     logits = logits.to(wide(logits.dtype))
     ell = logits.log_softmax(-1)
     ell_y = ell.gather(-1, sampled[:, None])
     ell.clamp_(min=LEAST_LOG_PROB)
     # Each line is a pass over [T, V], and these passes cost a tenth of the model's forward: factors go
-    # into two buffers, and a matrix product takes all sums but the policy's own, which differences of
+    # into one buffer, and a matrix product takes all sums but the policy's own, which differences of
     # entropies hang on.
-    weights = ell.new_empty(len(logits), len(INVERSE_TEMPERATURES), logits.shape[-1])
-    powers = ell.new_empty(len(logits), 3, logits.shape[-1])
+    room = room_for(ell) if room is None else room[: len(ell)]
+    weights, powers = room.split([len(INVERSE_TEMPERATURES), 3], 1)
     fourth, root, p, three_halves, square, cube = weights.unbind(1)  # π^β, in INVERSE_TEMPERATURES' order
     one, centred, squared = powers.unbind(1)
     torch.softmax(logits, -1, out=p)
@@ -113,3 +114,9 @@ def token_statistics(logits: Tensor, sampled: Tensor) -> TokenStatistics:
         variances=(second - first.square()).clamp(min=0),
         mean_discriminant=total[:, SQUARE] * first[:, SQUARE],
     )
+
+
+def room_for(logits: Tensor) -> Tensor:
+    """Where `token_statistics` of up to T tokens puts its factors: memory that is used again costs less."""
+    T, V = logits.shape
+    return torch.empty((T, len(INVERSE_TEMPERATURES) + 3, V), dtype=wide(logits.dtype), device=logits.device)

@@ -20,7 +20,7 @@ from probe_engine.model.teacher_forcing import (
 )
 from probe_engine.model.unit_gradients import UnitObjective
 
-LONGEST = 32
+LONGEST = 16
 """Tokens of a sequence that are looked at: what padding or neighbours change shows in few."""
 SHORTEST = 4
 """Tokens: a prompt, something to score, and something to cut off."""

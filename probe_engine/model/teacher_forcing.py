@@ -11,7 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from probe_engine.estimators.token_statistics import LEAST_LOG_PROB, TokenStatistics, token_statistics
+from probe_engine.estimators.token_statistics import (
+    LEAST_LOG_PROB,
+    TokenStatistics,
+    room_for,
+    token_statistics,
+)
 from probe_engine.model.sharding import reshard
 from probe_engine.registry import unwrapped, wide
 
@@ -132,8 +137,10 @@ def response_statistics(
     places = layout.mask.reshape(-1).nonzero().squeeze(-1)
     flat, targets = logits.detach().reshape(-1, vocabulary), layout.targets.reshape(-1)
     rows = max(1, STATISTICS_BYTES // (4 * vocabulary))
+    room = room_for(flat[:rows])
     parts = [
-        token_statistics(scaled(flat[i], temperature), targets[i]).cpu() for i in torch.split(places, rows)
+        token_statistics(scaled(flat[i], temperature), targets[i], room).cpu()
+        for i in torch.split(places, rows)
     ]
     return TokenStatistics.joined(parts).split(layout.mask.sum(-1).tolist())
 

@@ -18,6 +18,7 @@ from probe_engine.estimators.derivative import (
     extrapolated,
     factor,
     settled,
+    tolerance_along_step,
 )
 from probe_engine.estimators.rescored import Samples
 from probe_engine.model.preconditioner import Preconditioner
@@ -40,8 +41,8 @@ NEAR = 2.0
 """A step within this factor of it is taken as it is."""
 HALVINGS = 2
 """Of ε, at most, until the ratio settles."""
-PLAIN = TOLERANCE / 3
-"""A ratio at ε that is nearer to 1 leaves nothing to extrapolate."""
+PLAIN = 3
+"""A ratio at ε that departs from 1 by less than this part of the tolerance leaves nothing to extrapolate."""
 
 
 def derivative_test(
@@ -69,8 +70,14 @@ def derivative_test(
             [[of_unit.dot(v) for of_unit in x] for v in (along_x, along_step)], dtype=torch.float64
         )
 
-        def ratio(v: ParameterVector, slope: Tensor) -> tuple[float | None, float | None]:
-            """Measured over predicted along v, and its SE; None where no ratio settles."""
+        def ratio(
+            v: ParameterVector, slope: Tensor, tolerance: Callable[[float | None], float]
+        ) -> tuple[float | None, float | None]:
+            """Measured over predicted along v, and its SE; None where no ratio settles.
+
+            Args:
+                tolerance: of a departure from 1, given the ratio's SE.
+            """
 
             def moved(epsilon: float) -> Samples:
                 with virtual_step(policy.registry, v.scaled(epsilon)):
@@ -82,7 +89,8 @@ def derivative_test(
 
             epsilon, forward = _step(moved, tried, S, slope)
             first = whole = at(epsilon, forward)
-            if abs(whole.value - 1) <= PLAIN:
+            tolerated = tolerance(first.se)
+            if abs(whole.value - 1) <= tolerated / PLAIN:
                 return whole.value, whole.se
             for halvings in range(1, HALVINGS + 1):
                 half = at(epsilon / 2**halvings)
@@ -92,13 +100,13 @@ def derivative_test(
             else:
                 return None, None
             value = extrapolated(whole.value, half.value)
-            if abs(value - 1) > TOLERANCE and not confirmed(value, at(epsilon / CLOSER).value):
+            if abs(value - 1) > tolerated and not confirmed(value, at(epsilon / CLOSER).value):
                 return None, None
             return value, first.se
 
-        ratio_x, _ = ratio(along_x, slopes[0])
+        ratio_x, _ = ratio(along_x, slopes[0], lambda _: TOLERANCE)
         moves = 0 < along_step.norm() < math.inf
-        ratio_step, se = ratio(along_step, slopes[1]) if moves else (None, None)
+        ratio_step, se = ratio(along_step, slopes[1], tolerance_along_step) if moves else (None, None)
     return DerivativeTest(along_x=ratio_x, along_step=ratio_step, along_step_se=se, units=len(tried))
 
 

@@ -70,6 +70,7 @@ def flow(
     seed: int,
     *,
     rao_blackwell: bool,
+    second_pass: bool,
 ) -> Stage[Flow]:
     """Checks the chain parameters → logits → S → L → gradients, and the ids of the buffers.
 
@@ -82,6 +83,7 @@ def flow(
         temperature: by which logits are divided.
         seed: draws the unit of that comparison.
         rao_blackwell: whether X of (2b) will be measured as well.
+        second_pass: whether vectors will not be kept, but contracted in a second pass.
 
     Raises:
         ProbeError: no gradient arrives, so there is nothing to measure (exit code 1: the findings say why).
@@ -133,7 +135,17 @@ def flow(
     p = preconditioner(registry, policy.optimizer)
     dtype = coarsest(policy.model, walked.dtypes)
     method = yield from numerics(
-        policy, units, brief, method, plain, p, dtype, seed=seed, steady=steady, rao_blackwell=rao_blackwell
+        policy,
+        units,
+        brief,
+        method,
+        plain,
+        p,
+        dtype,
+        seed=seed,
+        steady=steady,
+        rao_blackwell=rao_blackwell,
+        second_pass=second_pass,
     )
     # Groups whose advantages differ come first: the others have Y = 0 and show nothing of it.
     informative = sorted(units, key=lambda unit: not bool(unit.advantages.any()))

@@ -52,6 +52,14 @@ def refuse_shards(registry: ParameterRegistry) -> None:
         )
 
 
+def keeps_vectors(
+    method: UnitGradients, registry: ParameterRegistry, units: int, budget: int, *, rao_blackwell: bool
+) -> bool:
+    """Whether X_u, P Y_u and X_u of (2b) of all units fit into `budget` bytes; else there are two passes."""
+    vector_bytes = sum(v.numel() * wide(v.dtype).itemsize for v in registry.parameters)
+    return method.keeps_vectors and (2 + rao_blackwell) * units * vector_bytes <= budget
+
+
 def measure(
     policy: Policy,
     units: Sequence[UnitObjective],
@@ -78,9 +86,7 @@ def measure(
     registry = policy.registry
     forms: tuple[XForm, ...] = ("score",) if x_estimator == "score" else ("score", "rao_blackwell")
     rao_blackwell = len(forms) > 1
-    vector_bytes = sum(v.numel() * wide(v.dtype).itemsize for v in registry.parameters)
-    needed = (1 + len(forms)) * len(units) * vector_bytes
-    keep = method.keeps_vectors and needed <= memory_budget
+    keep = keeps_vectors(method, registry, len(units), memory_budget, rao_blackwell=rao_blackwell)
     info = partial(_info, method, x_estimator, keep, recomputing(policy.model))
     yield Part(method=info())
     if keep:

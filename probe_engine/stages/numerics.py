@@ -31,6 +31,7 @@ def numerics(
     seed: int,
     steady: bool,
     rao_blackwell: bool,
+    second_pass: bool,
 ) -> Stage[UnitGradients]:
     """Checks neighbours, padding, the method and small gradients.
 
@@ -42,6 +43,7 @@ def numerics(
         seed: draws the unit that both are tried on.
         steady: whether the forward gives the same twice.
         rao_blackwell: whether X of (2b) will be measured as well.
+        second_pass: whether there will be one.
 
     Returns:
         The method to go on with: `plain` where `method` disagrees with it.
@@ -60,7 +62,7 @@ def numerics(
     if method.name != plain.name:
         # In 16 bits entropies' gradients are mostly rounding, by either method.
         both = rao_blackwell and not narrow
-        tried = agreement(method, plain, unit, p, scales, rao_blackwell=both)
+        tried = agreement(method, plain, unit, p, scales, rao_blackwell=both, second_pass=second_pass)
     compared = checks.fast_method(method.name, dtype, tried)
     yield FindingEvent(finding=compared)
     trusted = plain if compared.status == "warn" else method

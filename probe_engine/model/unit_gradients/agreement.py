@@ -41,8 +41,9 @@ def agreement(
     scales: Sequence[float] = (1.0,),
     *,
     rao_blackwell: bool = False,
+    second_pass: bool = True,
 ) -> Agreement:
-    """Both passes of `method` against the first pass of `plain`.
+    """The passes of `method` against the first pass of `plain`.
 
     The second pass contracts with the unit's own X and Y, along which nothing cancels, and with P Y and
     P X, whose size is that of the run's own directions. Of a Y that cancels nothing is compared.
@@ -51,6 +52,7 @@ def agreement(
         scales: by which the unit's weights are lifted; the first one counts that keeps `plain` finite.
             Plain autograd carries small weights through the model, and 16 bits lose them there.
         rao_blackwell: whether X of (2b) is compared as well.
+        second_pass: whether contractions are.
     """
     for scale in scales:
         lifted = objective.lifted(scale)
@@ -68,7 +70,7 @@ def agreement(
     try:
         ours = method.measure(objective, rao_blackwell=rao_blackwell)
         known = ours.tokens if rao_blackwell else ()
-        dots = method.contract(objective, ours.S, x_directions, y_directions, known)
+        dots = method.contract(objective, ours.S, x_directions, y_directions, known) if second_pass else None
     except RuntimeError as error:
         # What torch raises where a derivative of a derivative does not exist.
         if memory_ran_out(error):
@@ -77,15 +79,17 @@ def agreement(
     errors = {
         "S": float((ours.S - reference.S).abs().max() / reference.S.abs().max()),
         "X": _distance(ours.x, x),
-        "X·v": _contracted(x, x_directions, dots.x),
     }
+    if dots is not None:
+        errors["X·v"] = _contracted(x, x_directions, dots.x)
     if ours.x_rb is not None and reference.x_rb is not None:
-        errors |= {
-            "X of (2b)": _distance(ours.x_rb, reference.x_rb),
-            "X of (2b)·v": _contracted(reference.x_rb, x_directions, dots.x_rb),
-        }
+        errors["X of (2b)"] = _distance(ours.x_rb, reference.x_rb)
+        if dots is not None:
+            errors["X of (2b)·v"] = _contracted(reference.x_rb, x_directions, dots.x_rb)
     if not objective.y_cancels:
-        errors |= {"Y": _distance(ours.y, y), "Y·v": _contracted(y, y_directions, dots.y)}
+        errors["Y"] = _distance(ours.y, y)
+        if dots is not None:
+            errors["Y·v"] = _contracted(y, y_directions, dots.y)
     return Agreement(objective.unit.id, errors)
 
 
