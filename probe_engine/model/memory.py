@@ -141,13 +141,14 @@ def _lengths(method: str, together: int, *, rao_blackwell: bool, keeps: bool, sp
     """
     of_unit = 3 if rao_blackwell else 2
     sums = 2 * of_unit
+    held = int(keeps)  # P, beside the vectors that it multiplies
     if method.startswith("alpha"):
         return sums + ALPHA_LENGTHS
     if method != "fused":
-        return sums + of_unit * (2 if split else 1)
+        return sums + held + of_unit * (2 if split else 1)
     # P Y of each unit of a pass waits until X of (2b) comes.
     waiting = together if rao_blackwell and not keeps else 0
-    return sums + max(waiting, of_unit if split else 0)
+    return sums + held + max(waiting, of_unit if split else 0)
 
 
 def sequence_bytes(config: Any, extent: Extent, dtype: torch.dtype, *, alpha: bool = False) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +73,7 @@ class NextStep:
         """Δθ = θ⁺ − θ."""
         parameters = self.registry.parameters
         return ParameterVector.lazy(
-            self.registry.ids, lambda index: self._landed(index).sub_(parameters[index].detach())
+            self.registry.ids, lambda index: self._landed(index) - parameters[index].detach()
         )
 
     def parts(self, x: ParameterVector) -> StepParts:
@@ -129,20 +130,53 @@ class NextStep:
         return LazyTensors(lru_cache(maxsize=1)(made), len(self.registry))
 
     def _landed(self, index: int) -> Tensor:
-        """One parameter of θ⁺, a new tensor."""
-        name, parameter = self.registry.names[index], self.registry.parameters[index]
-        dtype, rule = wide(parameter.dtype), self.state.rules[name]
-        landing = parameter.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
-        y = self.mean_y.tensors[index]
-        if y is None:
-            return landing
-        gradient = y.flatten()
-        for at in _pieces_of(parameter):
-            piece = nn.Parameter(landing.view(-1)[at])
-            piece.grad = gradient[at].to(dtype) * (1.0 if rule.maximize else -1.0)
-            clip_grads_with_norm_([piece], self.limit, self.total_norm)
-            _step(piece, rule, _piece(self.state.moments.get(name), at))
-        return landing
+        """One parameter of θ⁺, not to be written into."""
+        return self._landed_together(self._together[index])[index]
+
+    @cached_property
+    def _together(self) -> list[range]:
+        """For each parameter, those beside it that one optimizer steps: an adapter's are small and many."""
+        parameters, numel = self.registry.parameters, 0
+        rules = [self.state.rules[name] for name in self.registry.names]
+        starts = [0]
+        for index, parameter in enumerate(parameters):
+            numel += parameter.numel()
+            if index and (numel > PIECE or rules[index] != rules[starts[-1]]):
+                starts.append(index)
+                numel = parameter.numel()
+        return [range(*ends) for ends in pairwise([*starts, len(parameters)]) for _ in range(*ends)]
+
+    @cached_property
+    def _landed_together(self) -> Callable[[range], dict[int, Tensor]]:
+        return lru_cache(maxsize=1)(self._stepped)
+
+    def _stepped(self, together: range) -> dict[int, Tensor]:
+        """These parameters of θ⁺, new tensors."""
+        landings: dict[int, Tensor] = {}
+        pieces: list[tuple[nn.Parameter, AdamMoments | None]] = []
+        rule = self.state.rules[self.registry.names[together.start]]
+        for index in together:
+            parameter, y = self.registry.parameters[index], self.mean_y.tensors[index]
+            dtype = wide(parameter.dtype)
+            landing = parameter.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
+            landings[index] = landing
+            if y is None:
+                continue
+            gradient, moments = y.flatten(), self.state.moments.get(self.registry.names[index])
+            for at in _pieces_of(parameter):
+                piece = nn.Parameter(landing.view(-1)[at])
+                piece.grad = gradient[at].to(dtype) * (1.0 if rule.maximize else -1.0)
+                pieces.append((piece, _piece(moments, at)))
+                if landing.numel() > PIECE:  # what Adam needs beside it stays small
+                    self._take(pieces, rule)
+                    pieces = []
+        self._take(pieces, rule)
+        return landings
+
+    def _take(self, pieces: Sequence[tuple[nn.Parameter, AdamMoments | None]], rule: StepRule) -> None:
+        if pieces:
+            clip_grads_with_norm_([piece for piece, _ in pieces], self.limit, self.total_norm)
+            _step(pieces, rule)
 
     def _pieces(self, index: int, dtype: torch.dtype) -> Iterator[tuple[slice, _Coordinates]]:
         """One parameter's step, by pieces; nothing where it is not stepped."""
@@ -205,13 +239,13 @@ def _piece(moments: AdamMoments | None, at: slice) -> AdamMoments | None:
     )
 
 
-def _step(parameter: nn.Parameter, rule: StepRule, moments: AdamMoments | None) -> None:
+def _step(pieces: Sequence[tuple[nn.Parameter, AdamMoments | None]], rule: StepRule) -> None:
     """One `step()` of torch.optim's Adam or AdamW."""
     kind = torch.optim.AdamW if rule.decoupled else torch.optim.Adam
     optimizer = kind(
-        [parameter],
+        [piece for piece, _ in pieces],
         # torch takes no number beyond the weights' own; the step overflows all the same.
-        lr=min(rule.lr, torch.finfo(parameter.dtype).max),
+        lr=min(rule.lr, *(torch.finfo(piece.dtype).max for piece, _ in pieces)),
         betas=rule.betas,
         eps=rule.eps,
         weight_decay=rule.weight_decay,
@@ -219,8 +253,9 @@ def _step(parameter: nn.Parameter, rule: StepRule, moments: AdamMoments | None) 
         maximize=rule.maximize,
         foreach=True,
     )
-    if moments is not None:
-        optimizer.state[parameter] = _torch_state(parameter, moments)
+    for piece, moments in pieces:
+        if moments is not None:
+            optimizer.state[piece] = _torch_state(piece, moments)
     optimizer.step()
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from math import prod
 
 import torch
 from torch import Tensor
@@ -38,15 +37,14 @@ class Pass:
     _of: dict[tuple[int, int, torch.device], tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def of(self, start: int, stop: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The sequences of some of the units, [m], and their weights, [k·(stop − start), m].
+        """The sequences of some of the units, [m], and their weights, [k, stop − start, m].
 
         All parameters ask for the same ones.
         """
         key = start, stop, device
         if key not in self._of:
             at = ((self.units >= start) & (self.units < stop)).nonzero().squeeze(-1)
-            weights = self.weights[:, start:stop][..., at].flatten(0, 1)
-            self._of[key] = at.to(device), weights.to(device)
+            self._of[key] = at.to(device), self.weights[:, start:stop][..., at].to(device)
         return self._of[key]
 
 
@@ -157,44 +155,45 @@ class _Forming:
         size = max(1, FORMED_NUMBERS // max(1, parameter.numel()))
         for first in range(0, len(self._units), size):
             group = slice(first, min(first + size, len(self._units)))
-            shape = (self._kinds, group.stop - group.start, *parameter.shape)
-            total: Tensor | None = None
+            shape = torch.Size((group.stop - group.start, *parameter.shape))
+            totals: list[Tensor] = []
             for call, each in uses:
-                total = _added(call, each, group, id(parameter), shape, total)
-            if total is None:
-                total = parameter.new_zeros(shape, dtype=wide(parameter.dtype))
-            self._receive(index, self._units[group], *total)
+                totals = _added(call, each, group, id(parameter), shape, totals)
+            if not totals:
+                dtype = wide(parameter.dtype)
+                totals = [parameter.new_zeros(shape, dtype=dtype) for _ in range(self._kinds)]
+            self._receive(index, self._units[group], *totals)
         for call, _ in uses:
             call.release(id(parameter), again=self._again)
 
 
 def _added(
-    call: RuledCall,
-    each: Pass,
-    group: slice,
-    key: int,
-    shape: tuple[int, ...],
-    total: Tensor | None,
-) -> Tensor | None:
-    """With what one use gives to each kind of gradient of a group of units, [k, units, *parameter.shape];
-    None stands for 0."""
+    call: RuledCall, each: Pass, group: slice, key: int, shape: torch.Size, totals: list[Tensor]
+) -> list[Tensor]:
+    """With what one use gives: each kind of gradient of a group of units, [units, *parameter.shape] apiece.
+
+    No totals stand for zeros.
+    """
     assert call.given is not None
     assert call.delta is not None
     at, weights = each.of(group.start, group.stop, call.delta.device)
     if not len(at):
-        return total
-    length, numel = shape[2], prod(shape[2:])
+        return totals
+    length, numel = shape[1], shape[1:].numel()
     step = max(1, FORMED_NUMBERS * length // (len(at) * max(1, numel)))
     for first in range(0, length, step):
         rows = slice(first, min(first + step, length))
         gradients = call.rule.gradients(call.given, call.delta, call.names[key], at, rows)
-        part = (weights.to(gradients) @ gradients.flatten(1)).view(*shape[:2], *gradients.shape[1:])
-        if total is None and len(gradients[0]) == length:
-            return part
-        if total is None:
-            total = part.new_zeros(shape)
-        total[:, :, rows] += part.to(total.device)
-    return total
+        # Apart, not as one product: whoever keeps X would keep Y with it.
+        parts = [
+            (w @ gradients.flatten(1)).view(shape[0], *gradients.shape[1:]) for w in weights.to(gradients)
+        ]
+        if not totals and len(gradients[0]) == length:
+            return parts
+        totals = totals or [part.new_zeros(shape) for part in parts]
+        for total, part in zip(totals, parts, strict=True):
+            total[:, rows] += part.to(total.device)
+    return totals
 
 
 def _differentiate(
