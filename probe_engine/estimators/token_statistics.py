@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -23,8 +24,40 @@ LEAST_LOG_PROB = -200.0
 """Stands for −∞ (tokens that a model masks out): its probability is 0, and 0 · −∞ would be NaN."""
 
 
+class _Columns:
+    """A dataclass of tensors whose first axis is tokens."""
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """One after the other; `parts` is not empty."""
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in cls._names()))
+
+    def split(self, sizes: Sequence[int]) -> tuple[Self, ...]:
+        """Cut into runs of these lengths, which sum to T."""
+        columns = [torch.split(getattr(self, name), list(sizes)) for name in self._names()]
+        return tuple(type(self)(*run) for run in zip(*columns, strict=True))
+
+    def cpu(self) -> Self:
+        """The same on the CPU."""
+        return type(self)(*(getattr(self, name).cpu() for name in self._names()))
+
+    @classmethod
+    def _names(cls) -> list[str]:
+        return [f.name for f in fields(cls)]  # type: ignore[arg-type]  # each subclass is a dataclass
+
+
 @dataclass(frozen=True)
-class TokenStatistics:
+class TokenScores(_Columns):
+    """What is asked of T sampled tokens after a step; float32 or wider, without a graph."""
+
+    log_probs: Tensor
+    """log π(y_t), [T], nats"""
+    entropies: Tensor
+    """h_t, exact entropy of the next-token distribution, [T], nats"""
+
+
+@dataclass(frozen=True)
+class TokenStatistics(_Columns):
     """T sampled tokens, in order; float32 or wider, without a graph."""
 
     log_probs: Tensor
@@ -57,19 +90,10 @@ class TokenStatistics:
         """Var_t = Σ_a π_a (ℓ_a + h_t)² of method.md (20), [T], nats²."""
         return self.variances[:, POLICY]
 
-    @classmethod
-    def joined(cls, parts: Sequence[TokenStatistics]) -> TokenStatistics:
-        """One after the other; `parts` is not empty."""
-        return cls(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)))
-
-    def split(self, sizes: Sequence[int]) -> tuple[TokenStatistics, ...]:
-        """Cut into runs of these lengths, which sum to T."""
-        columns = [torch.split(getattr(self, f.name), list(sizes)) for f in fields(self)]
-        return tuple(TokenStatistics(*run) for run in zip(*columns, strict=True))
-
-    def cpu(self) -> TokenStatistics:
-        """The same on the CPU."""
-        return TokenStatistics(*(getattr(self, f.name).cpu() for f in fields(self)))
+    @property
+    def scores(self) -> TokenScores:
+        """What scoring the tokens anew gives again."""
+        return TokenScores(self.log_probs, self.entropies)
 
 
 @torch.no_grad()
@@ -84,10 +108,7 @@ def token_statistics(logits: Tensor, sampled: Tensor, room: Tensor | None = None
     Returns:
         On the logits' device; about a dozen [T, V] float32 tensors are alive meanwhile.
     """
-    logits = logits.to(wide(logits.dtype))
-    ell = logits.log_softmax(-1)
-    ell_y = ell.gather(-1, sampled[:, None])
-    ell.clamp_(min=LEAST_LOG_PROB)
+    logits, ell, ell_y = _log_probs(logits, sampled)
     # Each line is a pass over [T, V], and these passes cost a tenth of the model's forward: factors go
     # into one buffer, and a matrix product takes all sums but the policy's own, which differences of
     # entropies hang on.
@@ -97,7 +118,7 @@ def token_statistics(logits: Tensor, sampled: Tensor, room: Tensor | None = None
     one, centred, squared = powers.unbind(1)
     torch.softmax(logits, -1, out=p)
     ahead = torch.linalg.vecdot(torch.gt(ell, ell_y, out=torch.empty_like(ell)), p)
-    h = -torch.linalg.vecdot(p, ell)[:, None]
+    h = _entropies(p, ell)
     torch.add(ell, h, out=centred)  # moments about −h: Var_t is then a sum of squares, nothing cancels
     torch.mul(centred, centred, out=squared)
     one.fill_(1.0)
@@ -106,7 +127,7 @@ def token_statistics(logits: Tensor, sampled: Tensor, room: Tensor | None = None
     torch.mul(p, torch.mul(p, p, out=square), out=cube)
     total, first, second = torch.bmm(powers, weights.transpose(1, 2)).unbind(1)
     first, second = first / total, second / total
-    first[:, POLICY] = torch.linalg.vecdot(p, centred) / total[:, POLICY]
+    first[:, POLICY] = _rest(p, centred)
     return TokenStatistics(
         log_probs=ell_y.squeeze(-1),
         ahead=ahead.clamp(max=1),  # rounding may carry a sum over 1
@@ -114,6 +135,38 @@ def token_statistics(logits: Tensor, sampled: Tensor, room: Tensor | None = None
         variances=(second - first.square()).clamp(min=0),
         mean_discriminant=total[:, SQUARE] * first[:, SQUARE],
     )
+
+
+@torch.no_grad()
+def token_scores(logits: Tensor, sampled: Tensor) -> TokenScores:
+    """The same log-probabilities and entropies as `token_statistics` gives, at a third of its price.
+
+    Args:
+        logits: [T, V], of any floating-point dtype, already divided by the policy's temperature.
+        sampled: [T], the tokens y_t.
+    """
+    logits, ell, ell_y = _log_probs(logits, sampled)
+    p = logits.softmax(-1)
+    h = _entropies(p, ell)
+    return TokenScores(ell_y.squeeze(-1), -(_rest(p, ell.add_(h)) - h.squeeze(-1)))
+
+
+def _entropies(p: Tensor, ell: Tensor) -> Tensor:
+    """−Σ_a π_a ℓ_a, [T, 1], as far as rounding allows; `_rest` is what it leaves."""
+    return -(p * ell).sum(-1, keepdim=True)
+
+
+def _rest(p: Tensor, centred: Tensor) -> Tensor:
+    """Σ_a π_a (ℓ_a + h), [T]. Summed alike wherever the factors lie: no step must be no change, to the bit."""
+    return (p * centred).sum(-1)
+
+
+def _log_probs(logits: Tensor, sampled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits in float32 or wider, ℓ without −∞ [T, V], and ℓ of the sampled tokens [T, 1]."""
+    logits = logits.to(wide(logits.dtype))
+    ell = logits.log_softmax(-1)
+    ell_y = ell.gather(-1, sampled[:, None])
+    return logits, ell.clamp_(min=LEAST_LOG_PROB), ell_y
 
 
 def room_for(logits: Tensor) -> Tensor:

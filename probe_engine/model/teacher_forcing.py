@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -13,8 +13,10 @@ from torch.utils.checkpoint import checkpoint
 
 from probe_engine.estimators.token_statistics import (
     LEAST_LOG_PROB,
+    TokenScores,
     TokenStatistics,
     room_for,
+    token_scores,
     token_statistics,
 )
 from probe_engine.model.sharding import reshard
@@ -133,16 +135,30 @@ def response_statistics(
     logits: Tensor, layout: Layout, temperature: float = 1.0
 ) -> tuple[TokenStatistics, ...]:
     """Token statistics of each sequence's response, on the CPU, without a graph, computed in chunks."""
+    room: list[Tensor] = []
+
+    def of(z: Tensor, sampled: Tensor) -> TokenStatistics:
+        if not room:
+            room.append(room_for(z))  # the first chunk is the largest
+        return token_statistics(z, sampled, room[0]).cpu()
+
+    parts = [of(*chunk) for chunk in _response_chunks(logits, layout, temperature)]
+    return TokenStatistics.joined(parts).split(layout.mask.sum(-1).tolist())
+
+
+def response_scores(logits: Tensor, layout: Layout, temperature: float = 1.0) -> tuple[TokenScores, ...]:
+    """What scoring anew needs of each sequence's response, likewise."""
+    parts = [token_scores(*chunk).cpu() for chunk in _response_chunks(logits, layout, temperature)]
+    return TokenScores.joined(parts).split(layout.mask.sum(-1).tolist())
+
+
+def _response_chunks(logits: Tensor, layout: Layout, temperature: float) -> Iterator[tuple[Tensor, Tensor]]:
+    """Scaled logits [T, V] and targets [T] of response tokens alone, STATISTICS_BYTES at a time."""
     vocabulary = logits.shape[-1]
     places = layout.mask.reshape(-1).nonzero().squeeze(-1)
     flat, targets = logits.detach().reshape(-1, vocabulary), layout.targets.reshape(-1)
-    rows = max(1, STATISTICS_BYTES // (4 * vocabulary))
-    room = room_for(flat[:rows])
-    parts = [
-        token_statistics(scaled(flat[i], temperature), targets[i], room).cpu()
-        for i in torch.split(places, rows)
-    ]
-    return TokenStatistics.joined(parts).split(layout.mask.sum(-1).tolist())
+    for i in torch.split(places, max(1, STATISTICS_BYTES // (4 * vocabulary))):
+        yield scaled(flat[i], temperature), targets[i]
 
 
 def rao_blackwell_sums(

@@ -132,7 +132,7 @@ def _scoring_rate(
 ) -> float:
     """Floating-point operations a second."""
     began = time.perf_counter()
-    method.score(unit)
+    list(method.scores([unit]))
     completed(device_of(policy.model))
     seconds = time.perf_counter() - began
     return token.forward * PassTokens.of(method.name, [unit], micro_batch).differentiated / seconds

@@ -45,7 +45,7 @@ def small_sample(
     units = from_first_rank(policy.model, units)
     scored: list[tuple[TokenStatistics, ...]] = []
     for unit in units[:MOST_UNITS]:
-        scored.append(method.score(unit)[1])
+        scored.append(method.score(unit).tokens)
         if sum(len(r) for responses in scored for r in responses) >= ENOUGH:
             break
     yield from sampled_from_policy(units[: len(scored)], scored, policy_temperature)

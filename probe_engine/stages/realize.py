@@ -61,7 +61,10 @@ def realize(
     swept: Sweep | None = None
     hindrance: str | None = None
     with in_float32(policy.model) if narrow else nullcontext():
-        before: list[Scores] = list(zip(measured.S, measured.tokens, strict=True))
+        before: list[Scores] = [
+            (S, tuple(t.scores for t in tokens))
+            for S, tokens in zip(measured.S, measured.tokens, strict=True)
+        ]
         if narrow:
             # S⁺ is scored with wider weights than the gradients were: S must be as well.
             before = [(s.S, s.tokens) for s in method.scores(measured.objectives)]

@@ -11,13 +11,13 @@ from torch import Tensor
 from probe_engine.estimators.change import Change
 from probe_engine.estimators.per_decision import Decisions, per_decision
 from probe_engine.estimators.rescored import Samples
-from probe_engine.estimators.token_statistics import TokenStatistics
+from probe_engine.estimators.token_statistics import TokenScores
 from probe_engine.model.unit_gradients import UnitGradients, UnitObjective
 from probe_engine.stages import Stage
 from probe_engine.stages.meter import Meter
 
-Scores = tuple[Tensor, tuple[TokenStatistics, ...]]
-"""S [N_u] of a unit's responses, and their tokens' statistics."""
+Scores = tuple[Tensor, tuple[TokenScores, ...]]
+"""S [N_u] of a unit's responses, and their tokens' log-probabilities and entropies."""
 
 
 @dataclass(frozen=True)

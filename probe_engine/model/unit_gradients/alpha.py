@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from probe_engine.estimators.token_statistics import TokenStatistics
-from probe_engine.model.unit_gradients.interface import Dots, Measurement
+from probe_engine.model.unit_gradients.interface import Dots, Measurement, Rescored, Scored
 from probe_engine.model.unit_gradients.loop import Loop
 from probe_engine.model.unit_gradients.objective import UnitObjective, chunks
 from probe_engine.model.unit_gradients.unit_by_unit import UnitByUnit
@@ -46,10 +46,15 @@ class Alpha(UnitByUnit):
         with sdpa_kernel(SDPBackend.MATH):
             return self.loop.measure(objective, rao_blackwell=rao_blackwell)
 
-    def score(self, objective: UnitObjective) -> tuple[Tensor, tuple[TokenStatistics, ...]]:
-        """S under the same backend, so that S⁺ − S holds no difference between backends."""
+    def score(self, objective: UnitObjective) -> Scored:
+        """S and token statistics under the same backend."""
         with sdpa_kernel(SDPBackend.MATH):
             return self.loop.score(objective)
+
+    def rescore(self, objective: UnitObjective) -> Rescored:
+        """S under the same backend, so that S⁺ − S holds no difference between backends."""
+        with sdpa_kernel(SDPBackend.MATH):
+            return self.loop.rescore(objective)
 
     def contract(
         self,

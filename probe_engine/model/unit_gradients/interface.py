@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from probe_engine.estimators.token_statistics import TokenStatistics
+from probe_engine.estimators.token_statistics import TokenScores, TokenStatistics
 from probe_engine.model.unit_gradients.objective import UnitObjective
 from probe_engine.registry import ParameterVector
 
@@ -47,6 +47,17 @@ class Scored:
     S: Tensor
     """[N], float64, nats"""
     tokens: tuple[TokenStatistics, ...]
+    """of each response"""
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """One unit under the model, scored and not differentiated."""
+
+    objective: UnitObjective
+    S: Tensor
+    """[N], float64, nats"""
+    tokens: tuple[TokenScores, ...]
     """of each response"""
 
 
@@ -105,12 +116,12 @@ class UnitGradients(Protocol):
         """
         ...
 
-    def score(self, objective: UnitObjective) -> tuple[Tensor, tuple[TokenStatistics, ...]]:
-        """S [N] and each response's token statistics without a graph: S⁺ and h⁺ at moved weights."""
+    def score(self, objective: UnitObjective) -> Scored:
+        """S and token statistics of one unit, without a graph."""
         ...
 
-    def scores(self, units: Sequence[UnitObjective], passed: Passed = untold) -> Iterator[Scored]:
-        """`score` of many units, in their order, and in the passes of `measurements`."""
+    def scores(self, units: Sequence[UnitObjective], passed: Passed = untold) -> Iterator[Rescored]:
+        """S⁺ and h⁺ at moved weights, of many units, in their order, and in the passes of `measurements`."""
         ...
 
     def contract(

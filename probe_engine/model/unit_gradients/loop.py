@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +17,16 @@ from probe_engine.model.teacher_forcing import (
     rao_blackwell_sums,
     response_log_probs,
     response_logits,
+    response_scores,
     response_statistics,
     sequence_log_probs,
 )
-from probe_engine.model.unit_gradients.interface import Dots, Measurement
+from probe_engine.model.unit_gradients.interface import Dots, Measurement, Rescored, Scored
 from probe_engine.model.unit_gradients.objective import UnitObjective, chunks
 from probe_engine.model.unit_gradients.unit_by_unit import UnitByUnit
 from probe_engine.registry import ParameterRegistry, ParameterVector, wide
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -62,15 +66,26 @@ class Loop(UnitByUnit):
             gradients = self._gradients(objective, parts[0], run, S, tokens if rao_blackwell else ())
         else:
             # The weights of one response depend on its whole group: score first, then differentiate.
-            S, tokens = self.score(objective)
+            scored = self.score(objective)
+            S, tokens = scored.S, scored.tokens
             gradients = self.differentiate(objective, S, tokens if rao_blackwell else ())
         return Measurement(objective, S, tokens, *gradients)
 
-    def score(self, objective: UnitObjective) -> tuple[Tensor, tuple[TokenStatistics, ...]]:
-        """S [N] and each response's token statistics without a graph, in the micro-batches of `measure`."""
+    def score(self, objective: UnitObjective) -> Scored:
+        """S and token statistics, without a graph, in the micro-batches of `measure`."""
+        return Scored(objective, *self._scored(objective, response_statistics))
+
+    def rescore(self, objective: UnitObjective) -> Rescored:
+        """S and entropies, likewise."""
+        return Rescored(objective, *self._scored(objective, response_scores))
+
+    def _scored(
+        self, objective: UnitObjective, of: Callable[[Tensor, Layout, float], tuple[T, ...]]
+    ) -> tuple[Tensor, tuple[T, ...]]:
+        """S [N] and what is asked `of` each response's tokens."""
         with torch.no_grad():
             runs = (self.forward(objective, part) for part in chunks(objective, self.micro_batch))
-            scored = [(run.S, self._statistics(run)) for run in runs]
+            scored = [(run.S, of(run.logits, run.layout, self.temperature)) for run in runs]
         return torch.cat([s for s, _ in scored]).cpu(), tuple(t for _, ts in scored for t in ts)
 
     def differentiate(

@@ -14,6 +14,7 @@ from probe_engine.model.unit_gradients.interface import (
     Passed,
     Receive,
     ReceiveX,
+    Rescored,
     Scored,
     untold,
 )
@@ -32,8 +33,12 @@ class UnitByUnit(ABC):
         """S, X_u and Y_u of one unit."""
 
     @abstractmethod
-    def score(self, objective: UnitObjective) -> tuple[Tensor, tuple[TokenStatistics, ...]]:
-        """S [N] and each response's token statistics without a graph."""
+    def score(self, objective: UnitObjective) -> Scored:
+        """S and token statistics, without a graph."""
+
+    @abstractmethod
+    def rescore(self, objective: UnitObjective) -> Rescored:
+        """S and entropies, without a graph."""
 
     @abstractmethod
     def contract(
@@ -62,10 +67,10 @@ class UnitByUnit(ABC):
             passed(objective.tokens)
             yield scored
 
-    def scores(self, units: Sequence[UnitObjective], passed: Passed = untold) -> Iterator[Scored]:
-        """`score` of each."""
+    def scores(self, units: Sequence[UnitObjective], passed: Passed = untold) -> Iterator[Rescored]:
+        """`rescore` of each."""
         for objective in units:
-            scored = Scored(objective, *self.score(objective))
+            scored = self.rescore(objective)
             passed(objective.tokens)
             yield scored
 

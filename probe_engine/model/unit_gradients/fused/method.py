@@ -10,7 +10,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from probe_engine.estimators.token_statistics import TokenStatistics
+from probe_engine.estimators.token_statistics import TokenScores, TokenStatistics
+from probe_engine.model.teacher_forcing import Layout, device_of, response_logits, response_scores
 from probe_engine.model.unit_gradients.fused.packing import Window, packed
 from probe_engine.model.unit_gradients.fused.places import Places
 from probe_engine.model.unit_gradients.fused.reverse import Pass, reverse
@@ -21,6 +22,7 @@ from probe_engine.model.unit_gradients.interface import (
     Passed,
     Receive,
     ReceiveX,
+    Rescored,
     Scored,
     untold,
 )
@@ -84,14 +86,15 @@ class Fused:
 
         return _in_order(packed(units, self.micro_batch), of, passed)
 
-    def scores(self, units: Sequence[UnitObjective], passed: Passed = untold) -> Iterator[Scored]:
-        """S and each response's token statistics without a graph, in the windows of `measurements`."""
-        return _in_order(packed(units, self.micro_batch), self._scored, passed)
+    def scores(self, units: Sequence[UnitObjective], passed: Passed = untold) -> Iterator[Rescored]:
+        """S, and each response's log-probabilities and entropies, in the windows of `measurements`."""
+        return _in_order(packed(units, self.micro_batch), self._rescored, passed)
 
-    def score(self, objective: UnitObjective) -> tuple[Tensor, tuple[TokenStatistics, ...]]:
-        """The same of one unit."""
-        (scored,) = self.scores([objective])
-        return scored.S, scored.tokens
+    def score(self, objective: UnitObjective) -> Scored:
+        """S and token statistics of one unit, without a graph."""
+        (window,) = packed([objective], self.micro_batch)
+        (scored,) = self._scored(window)
+        return scored
 
     def contract(
         self,
@@ -139,6 +142,19 @@ class Fused:
     def _scored(self, window: Window) -> list[Scored]:
         with torch.no_grad():
             return _split(window, [self._tape(window, rows) for rows in window.rectangles])
+
+    @torch.no_grad()
+    def _rescored(self, window: Window) -> list[Rescored]:
+        by_row: dict[int, TokenScores] = {}
+        for rows in window.rectangles:
+            layout = Layout.of([window.rows[row] for row in rows], device=device_of(self.model))
+            tokens = response_scores(response_logits(self.model, layout), layout, self.temperature)
+            by_row.update(zip(rows, tokens, strict=True))
+        found, row = [], iter(range(len(by_row)))
+        for unit in window.units:
+            tokens = tuple(by_row[next(row)] for _ in unit.sequences)
+            found.append(Rescored(unit, torch.stack([t.log_probs.double().sum() for t in tokens]), tokens))
+        return found
 
     def _at_once(self, window: Window, receive: Receive, receive_rb: ReceiveX | None) -> list[Scored]:
         """All graphs of the window, then their reverse passes."""
