@@ -3,8 +3,9 @@
 The step is forward and backward of the policy-gradient loss in the same micro-batches, without the
 optimizer's update. `measure` is X of (2), Y, s, r and t of all units. `whole` is the probe from the
 gradient-flow check to the verdict: by default with both forms of X, both steps and the sweep, with `--lean`
-with X of (2) alone and one step in both pairings. What it is made of stands beside it as `probe_STAGE`;
-`verdict` is all but the gradient-flow check, whose cost does not grow with the batch.
+with X of (2) alone and one step in both pairings. What it is made of stands beside it as `probe_STAGE`, the
+forecast that every run makes among them (with whatever else no stage counts). `verdict` is from the
+measurement to the verdict: the gradient-flow check and the forecast cost the same on any batch.
 Times are medians of rounds in alternation; memory is the peak above the loaded model, of a process of its
 own (_peak.py). The errors of the forecast are of the same runs: |expected/measured − 1|.
 
@@ -14,6 +15,7 @@ python benchmarks/fused_vs_step.py [--model smollm2|tiny] [--full] [--lean] [--s
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from statistics import median
 
@@ -25,6 +27,7 @@ from _setting import Setting, parser
 from _timing import alternated, clocked
 
 from probe_engine.report import Forecast
+from probe_engine.stages.forecast import FORESEEN
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -35,10 +38,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     forecasts: list[Forecast] = []
 
     def probed() -> dict[str, float]:
+        begun = time.perf_counter()
         report = case.probe()
+        whole = time.perf_counter() - begun
         assert report.forecast is not None
         forecasts.append(report.forecast)
-        return {f"probe_{stage}": value for stage, value in stage_seconds(report).items()}
+        stages = stage_seconds(report)
+        forecast = whole - sum(report.timings.values())
+        return {"whole": whole} | {
+            f"probe_{stage}": s for stage, s in (stages | {"forecast": forecast}).items()
+        }
 
     seconds = alternated(options.rounds, clocked("step", case.step), clocked("measure", case.measure), probed)
     stages = {name: value for name, value in seconds.items() if name.startswith("probe_")}
@@ -49,8 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         **{f"{name}_seconds": value for name, value in seconds.items()},
         "measure_over_step": seconds["measure"] / seconds["step"],
         **{f"{name}_over_step": value / seconds["step"] for name, value in stages.items()},
-        "whole_over_step": sum(stages.values()) / seconds["step"],
-        "verdict_over_step": (sum(stages.values()) - stages["probe_flow"]) / seconds["step"],
+        "whole_over_step": seconds["whole"] / seconds["step"],
+        "verdict_over_step": sum(stages[f"probe_{stage}"] for stage in FORESEEN) / seconds["step"],
         "first_pass_flops_over_step": flops(case.first_pass) / flops(case.step),
         "step_gib": step / 2**30,
         "whole_gib": whole / 2**30,

@@ -157,7 +157,7 @@ def _entropies(p: Tensor, ell: Tensor) -> Tensor:
 
 
 def _rest(p: Tensor, centred: Tensor) -> Tensor:
-    """Σ_a π_a (ℓ_a + h), [T]. Summed alike wherever the factors lie: no step must be no change, to the bit."""
+    """Σ_a π_a (ℓ_a + h), [T]. Summed alike wherever the factors lie: no step is no change, to the bit."""
     return (p * centred).sum(-1)
 
 

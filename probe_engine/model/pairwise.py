@@ -9,6 +9,9 @@ from torch import Tensor
 
 from probe_engine.registry import ParameterVector
 
+WIDENED = 2**21
+"""Numbers in float64 at a time, of all vectors together."""
+
 
 class PairwiseDots:
     """Grows by a row and a column with each unit; dot products accumulate in float64."""
@@ -44,18 +47,28 @@ class PairwiseDots:
 
 
 def _gram(xs: Sequence[ParameterVector], ys: Sequence[ParameterVector]) -> Tensor:
-    """X_u·Y_v [len(xs), len(ys)], one parameter at a time, so that no second copy of the vectors exists."""
+    """X_u·Y_v [len(xs), len(ys)], a piece of a parameter at a time: no second copy of the vectors exists, and
+    what is widened stays in a core's cache."""
     total = torch.zeros((len(xs), len(ys)), dtype=torch.float64)
     if not xs or not ys:
         return total
+    size = max(1, WIDENED // (len(xs) + len(ys)))
     for index in range(len(xs[0].tensors)):
         x_tensors, y_tensors = [x.tensors[index] for x in xs], [y.tensors[index] for y in ys]
         template = next((t for t in (*x_tensors, *y_tensors) if t is not None), None)
-        if template is not None:
-            total += (_stacked(x_tensors, template) @ _stacked(y_tensors, template).T).cpu()
+        if template is None:
+            continue
+        x_rows, y_rows = _rows(x_tensors, template), _rows(y_tensors, template)
+        for first in range(0, template.numel(), size):
+            at = slice(first, first + size)
+            total += (_widened(x_rows, at) @ _widened(y_rows, at).T).cpu()
     return total
 
 
-def _stacked(tensors: Sequence[Tensor | None], template: Tensor) -> Tensor:
-    zero = torch.zeros((), dtype=torch.float64, device=template.device).expand(template.numel())
-    return torch.stack([zero if t is None else t.flatten().double() for t in tensors])
+def _rows(tensors: Sequence[Tensor | None], template: Tensor) -> list[Tensor]:
+    zero = template.new_zeros(()).expand(template.numel())
+    return [zero if t is None else t.flatten() for t in tensors]
+
+
+def _widened(rows: Sequence[Tensor], at: slice) -> Tensor:
+    return torch.stack([row[at] for row in rows]).double()

@@ -91,3 +91,19 @@ def test_dot_products_accumulate_wider_than_the_parameters() -> None:
     ones = ParameterVector(registry.ids, (parameter.detach(),))
     # A bf16 running sum of ones stops at 256.
     assert ones.dot(ones) == 10_000
+
+
+def test_one_pass_tells_all_that_is_counted_of_a_vector() -> None:
+    tensors = (None, torch.zeros(3), torch.tensor([3.0, 0.0]), torch.tensor([torch.nan, 1.0]), torch.ones(2))
+    vector = ParameterVector((1, 2, 3, 4, 5), tensors)
+    seen = vector.summary()
+    assert (seen.non_none, seen.non_zero, seen.not_finite) == (4, 3, (3,))
+    whole = ParameterVector((3, 5), (tensors[2], tensors[4])).summary()
+    assert whole.norm == pytest.approx(11**0.5)
+    assert whole.not_finite == ()
+
+
+def test_numbers_whose_squares_leave_float64_are_counted_all_the_same() -> None:
+    numbers = (torch.tensor([1e-200], dtype=torch.float64), torch.tensor([1e200], dtype=torch.float64))
+    seen = ParameterVector((1, 2), numbers).summary()
+    assert (seen.non_zero, seen.not_finite) == (2, ())

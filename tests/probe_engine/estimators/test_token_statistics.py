@@ -8,6 +8,8 @@ import torch
 from probe_engine.estimators.token_statistics import (
     INVERSE_TEMPERATURES,
     TokenStatistics,
+    room_for,
+    token_scores,
     token_statistics,
 )
 
@@ -86,3 +88,27 @@ def test_shapes_that_do_not_fit_are_refused(drawn):
         TokenStatistics(
             whole.log_probs, whole.ahead, whole.means, whole.variances[:3], whole.mean_discriminant
         )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("vocabulary", [2, V, 151, 5003])
+def test_scores_are_the_statistics_to_the_bit(vocabulary, dtype):
+    """A step of length 0 changes entropy by exactly 0: before it are statistics, after it scores."""
+    generator = torch.Generator().manual_seed(0)
+    logits = (4 * torch.randn(T, vocabulary, generator=generator)).to(dtype)
+    logits[:, -1] = -torch.inf
+    sampled = torch.randint(vocabulary - 1, (T,), generator=generator)
+    scores = token_scores(logits, sampled)
+    room = room_for(torch.empty(T + 2, vocabulary, dtype=dtype))
+    for statistics in (token_statistics(logits, sampled), token_statistics(logits, sampled, room)):
+        assert torch.equal(scores.log_probs, statistics.scores.log_probs)
+        assert torch.equal(scores.entropies, statistics.scores.entropies)
+
+
+def test_room_that_is_used_again_leaves_nothing_behind(drawn):
+    logits, sampled = drawn
+    room = room_for(logits)
+    token_statistics(-5 * logits, sampled, room)
+    again, fresh = token_statistics(logits[:3], sampled[:3], room), token_statistics(logits[:3], sampled[:3])
+    for name, column in vars(fresh).items():
+        torch.testing.assert_close(getattr(again, name), column)

@@ -93,7 +93,9 @@ class Wrong:
         )
 
 
-def compared(model: nn.Module, name: str = "alpha", wrong: str = "") -> Agreement:
+def compared(
+    model: nn.Module, name: str = "alpha", wrong: str = "", *, second_pass: bool = True
+) -> Agreement:
     policy: Policy = tiny.policy(model)
     method, plain = (
         unit_gradients(which, policy.model, policy.registry, micro_batch=3, temperature=1.0)
@@ -102,7 +104,7 @@ def compared(model: nn.Module, name: str = "alpha", wrong: str = "") -> Agreemen
     (unit,) = objectives(tiny.batch(sizes=(4,)))
     p = preconditioner(policy.registry, policy.optimizer)
     tried: Any = Wrong(plain, wrong) if wrong else method
-    return agreement(tried, plain, unit, p, rao_blackwell=True)
+    return agreement(tried, plain, unit, p, rao_blackwell=True, second_pass=second_pass)
 
 
 def activated(function: Any) -> nn.Module:
@@ -126,6 +128,10 @@ def test_each_kind_of_number_is_looked_at(what: str) -> None:
     found = fast_method("wrong", F32, seen)
     assert found.status == "warn"
     assert f"{seen.worst[0]} is off by" in found.message
+
+
+def test_contractions_are_left_out_where_there_will_be_none() -> None:
+    assert set(compared(tiny.model(), wrong="X·v", second_pass=False).errors) == {"S", "X", "Y", "X of (2b)"}
 
 
 def test_a_second_derivative_that_is_silently_wrong_shows_in_the_contractions() -> None:

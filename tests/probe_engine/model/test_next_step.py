@@ -10,6 +10,7 @@ import tiny
 import torch
 from torch import nn
 
+from probe_engine.model import next_step as module
 from probe_engine.model.next_step import NextStep, next_step
 from probe_engine.registry import PIECE, ParameterRegistry, ParameterVector
 from probe_engine.types import AdamMoments, OptimizerState, StepRule
@@ -260,3 +261,20 @@ def test_a_parameter_of_many_pieces_takes_torchs_step_bit_for_bit() -> None:
     (landing,) = ours.landing.tensors
     (truth,) = true_step(optimizer, y, registry, CLIPPED)
     assert torch.equal(landing, truth)
+
+
+@pytest.mark.parametrize("limit", [CLIPPED, FREE])
+def test_made_together_or_alone_parameters_land_on_the_same_bits(limit, monkeypatch):
+    model = tiny.model()
+    registry = ParameterRegistry.of(model).trainable
+    state = state_of(trained(model, torch.optim.AdamW), registry)
+    y = vector(registry, 9)
+    together = next_step(registry, state, y, limit).landing.tensors[:]
+    monkeypatch.setattr(module, "PIECE", max(p.numel() for p in registry.parameters))
+    few = next_step(registry, state, y, limit)
+    # Whoever asks for one parameter after another, in whatever order, gets what is its own.
+    for index in reversed(range(len(registry))):
+        landed = few.landing.tensors[index]
+        assert landed is not None
+        assert torch.equal(landed, together[index])
+        assert torch.equal(few.delta.tensors[index], landed - registry.parameters[index].detach())

@@ -15,6 +15,7 @@ from probe_engine.model.preconditioner import preconditioner
 from probe_engine.model.preserving import preserved
 from probe_engine.model.unit_gradients import objectives, unit_gradients
 from probe_engine.report import DerivativeTest, Finding, Report
+from probe_engine.stages import derivative as stage
 from probe_engine.stages.derivative import UNITS, derivative_test
 
 BATCH = tiny.batch(sizes=(4,) * 8)
@@ -148,3 +149,21 @@ def test_grad021_at_its_borders(along_x, along_step, status) -> None:
 
 def test_no_direction_no_test() -> None:
     assert derivative(None).status == "skip"
+
+
+@pytest.mark.parametrize("adapter", ["full", "lora"])
+def test_a_ratio_well_inside_its_tolerance_is_not_looked_at_again(adapter, monkeypatch) -> None:
+    """Of each direction a step ahead and one back, and as many more as the length of ε is looked for."""
+    taken: list[float] = []
+    plain = stage.virtual_step
+
+    def counted(registry, v):
+        taken.append(v.norm())
+        return plain(registry, v)
+
+    monkeypatch.setattr(stage, "virtual_step", counted)
+    model = tiny.model("llama")
+    found = examined(tiny.with_lora(model) if adapter == "lora" else model)
+    assert found is not None
+    assert derivative(found).status == "ok"
+    assert len(taken) <= 2 * (stage.GUESSES + 1)
