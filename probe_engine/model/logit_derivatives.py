@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from probe_engine.estimators.token_statistics import LEAST_LOG_PROB, TokenStatistics
-from probe_engine.model.teacher_forcing import Layout, scaled, sequence_log_probs
+from probe_engine.model.teacher_forcing import Layout, rows_at_once, scaled, sequence_log_probs
 from probe_engine.registry import wide
 
 PIECE_BYTES = 2**21
-"""Logits that are gone through at a time: their few copies should stay in a core's cache."""
+"""Logits that are gone through at a time on a CPU: their few copies should stay in a core's cache."""
 
 
 def log_prob_sums(
@@ -81,7 +81,7 @@ class _Terms(torch.autograd.Function):
         logits, targets, weights = ctx.saved_tensors
         gradient = torch.empty_like(logits)
         V = logits.shape[-1]
-        rows = max(1, PIECE_BYTES // (4 * V))
+        rows = rows_at_once(logits, PIECE_BYTES)
         columns = [logits.reshape(-1, V), gradient.view(-1, V), targets.reshape(-1, 1)]
         columns += [(cotangents / ctx.temperature).reshape(-1, 1)]
         columns += [] if weights is None else [weights.reshape(-1, 1)]

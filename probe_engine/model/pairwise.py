@@ -52,6 +52,7 @@ def _gram(xs: Sequence[ParameterVector], ys: Sequence[ParameterVector]) -> Tenso
     total = torch.zeros((len(xs), len(ys)), dtype=torch.float64)
     if not xs or not ys:
         return total
+    by_device: dict[torch.device, Tensor] = {}
     size = max(1, WIDENED // (len(xs) + len(ys)))
     for index in range(len(xs[0].tensors)):
         x_tensors, y_tensors = [x.tensors[index] for x in xs], [y.tensors[index] for y in ys]
@@ -61,8 +62,10 @@ def _gram(xs: Sequence[ParameterVector], ys: Sequence[ParameterVector]) -> Tenso
         x_rows, y_rows = _rows(x_tensors, template), _rows(y_tensors, template)
         for first in range(0, template.numel(), size):
             at = slice(first, first + size)
-            total += (_widened(x_rows, at) @ _widened(y_rows, at).T).cpu()
-    return total
+            found = _widened(x_rows, at) @ _widened(y_rows, at).T
+            # Nobody waits for a device parameter by parameter.
+            by_device[found.device] = by_device.get(found.device, 0) + found
+    return total + sum(found.cpu() for found in by_device.values())
 
 
 def _rows(tensors: Sequence[Tensor | None], template: Tensor) -> list[Tensor]:

@@ -25,7 +25,9 @@ from probe_engine.registry import unwrapped, wide
 CHUNK_BYTES = 64 * 2**20
 """Float32 copies of logits are made this many bytes at a time: a 150k vocabulary multiplies nothing."""
 STATISTICS_BYTES = 2**20
-"""The same for token statistics, which make half a dozen copies: those should stay in a core's cache."""
+"""The same for token statistics on a CPU, a dozen copies that should stay in a core's cache."""
+LAUNCHED_BYTES = 16 * 2**20
+"""The same on other devices, where a short piece costs what a long one does."""
 ENTROPY_BYTES = 8 * 2**20
 """The same for entropies with a graph, which are computed once more, with half a dozen copies, in the reverse
 pass."""
@@ -140,25 +142,31 @@ def response_statistics(
     def of(z: Tensor, sampled: Tensor) -> TokenStatistics:
         if not room:
             room.append(room_for(z))  # the first chunk is the largest
-        return token_statistics(z, sampled, room[0]).cpu()
+        return token_statistics(z, sampled, room[0])
 
     parts = [of(*chunk) for chunk in _response_chunks(logits, layout, temperature)]
-    return TokenStatistics.joined(parts).split(layout.mask.sum(-1).tolist())
+    return TokenStatistics.joined(parts).cpu().split(layout.mask.sum(-1).tolist())
 
 
 def response_scores(logits: Tensor, layout: Layout, temperature: float = 1.0) -> tuple[TokenScores, ...]:
     """What scoring anew needs of each sequence's response, likewise."""
-    parts = [token_scores(*chunk).cpu() for chunk in _response_chunks(logits, layout, temperature)]
-    return TokenScores.joined(parts).split(layout.mask.sum(-1).tolist())
+    parts = [token_scores(*chunk) for chunk in _response_chunks(logits, layout, temperature)]
+    return TokenScores.joined(parts).cpu().split(layout.mask.sum(-1).tolist())
 
 
 def _response_chunks(logits: Tensor, layout: Layout, temperature: float) -> Iterator[tuple[Tensor, Tensor]]:
-    """Scaled logits [T, V] and targets [T] of response tokens alone, STATISTICS_BYTES at a time."""
+    """Scaled logits [T, V] and targets [T] of response tokens alone, a piece at a time."""
     vocabulary = logits.shape[-1]
     places = layout.mask.reshape(-1).nonzero().squeeze(-1)
     flat, targets = logits.detach().reshape(-1, vocabulary), layout.targets.reshape(-1)
-    for i in torch.split(places, max(1, STATISTICS_BYTES // (4 * vocabulary))):
+    for i in torch.split(places, rows_at_once(logits, STATISTICS_BYTES)):
         yield scaled(flat[i], temperature), targets[i]
+
+
+def rows_at_once(logits: Tensor, cached: int) -> int:
+    """Rows of logits [..., V] in a piece of so many `cached` bytes on a CPU."""
+    nbytes = cached if logits.device.type == "cpu" else LAUNCHED_BYTES
+    return max(1, nbytes // (4 * logits.shape[-1]))
 
 
 def rao_blackwell_sums(

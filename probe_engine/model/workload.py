@@ -23,8 +23,8 @@ from probe_engine.registry import ParameterRegistry, wide
 DOUBLE = 2
 """What it costs to differentiate a forward and a reverse pass once more, in such passes."""
 LOGITS = 2
-"""Float32 copies of the logits in a reverse pass, beside what autograd saved: their gradient, and how it is
-put together from its chunks."""
+"""Float32 copies of the logits in a reverse pass by autograd, beside what it saved: their gradient, and how
+it is put together from its chunks. `fused` writes the gradient into its place."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,9 @@ class Counted:
     logits: int
     """Bytes, in float32 or wider."""
 
-    @property
-    def nbytes(self) -> int:
+    def nbytes(self, method: str) -> int:
         """What a reverse pass takes for the sequence."""
-        return self.saved + LOGITS * self.logits
+        return self.saved + (1 if method == "fused" else LOGITS) * self.logits
 
 
 def counted(model: nn.Module, sequence: TokenSequence, temperature: float) -> Counted:

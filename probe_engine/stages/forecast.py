@@ -60,7 +60,7 @@ def forecast(
     again = scorings(units, taken, sweeping=not spec.no_sweep, narrow=widened(policy))
     directions = (4 + 2 * ("adamw" in taken)) * (1 + rao_blackwell)
     extent = Extent(sum(len(u.sequences) for u in units), one.tokens, 0)
-    sizes = replace(loaded_sizes(model, registry, extent), units=len(units), sequence=one.nbytes)
+    sizes = replace(loaded_sizes(model, registry, extent), units=len(units))
 
     largest = max(len(u.sequences) for u in units)
     windows = packed(units, size)
@@ -71,6 +71,7 @@ def forecast(
         memory = need(
             replace(
                 sizes,
+                sequence=one.nbytes(name),
                 together=max(len(window.units) for window in windows),
                 split=any(window.oversize for window in windows) if name == "fused" else largest > size,
             ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,9 +72,8 @@ class UnitSums:
         self._ids = registry.ids
         self._x: dict[XForm, _Sums] = {"score": _Sums(), "rao_blackwell": _Sums()}
         self._y = _Sums()
-        self._dots: dict[XForm, Tensor] = {}
-        """Inner products of (X_u, P Y_u, Y_u) with one another, [B, 3, 3], and of (X_u, P Y_u) for (2b);
-        on the parameters' device, so that nothing waits for it before a whole unit is there."""
+        self._dots = {"score": _Rows(len(roles), 3, 3), "rao_blackwell": _Rows(len(roles), 2, 2)}
+        """Inner products of (X_u, P Y_u, Y_u) with one another, and of (X_u, P Y_u) for (2b)"""
         self._kept = UnitVectors(registry) if keep else None
         self._waiting: dict[tuple[int, int], Tensor] | None = {} if rao_blackwell else None
         """P Y_u, by parameter and unit"""
@@ -102,7 +102,7 @@ class UnitSums:
 
     def norms(self, unit: int, form: XForm = "score") -> tuple[float, float, float, float]:
         """‖X_u‖, ‖Y_u‖, ‖P Y_u‖, X_u·P Y_u."""
-        mine, of_y = self._dots[form][unit].tolist(), self._dots["score"][unit].tolist()
+        mine, of_y = self._dots[form].of(unit), self._dots["score"].of(unit)
         return mine[0][0] ** 0.5, of_y[2][2] ** 0.5, of_y[1][1] ** 0.5, mine[0][1]
 
     def kept(self, unit: int) -> tuple[ParameterVector, ParameterVector, ParameterVector]:
@@ -120,15 +120,31 @@ class UnitSums:
         return self._y.by_role(self._ids)
 
     def _take(self, form: XForm, parameter: int, units: Sequence[int], x: Tensor, *of_y: Tensor) -> None:
-        dots = _inner_products(x, *of_y)
-        if form not in self._dots:
-            self._dots[form] = dots.new_zeros(len(self._roles), *dots.shape[1:])
-        total = self._dots[form]
-        total.index_add_(0, torch.tensor(units, device=total.device), dots.to(total.device))
+        self._dots[form].add(units, _inner_products(x, *of_y))
         self._x[form].add(parameter, self._roles_of(units), x)
 
     def _roles_of(self, units: Sequence[int]) -> list[Role]:
         return [self._roles[unit] for unit in units]
+
+
+class _Rows:
+    """Numbers of each unit, added up on the device they come from: nobody waits for it parameter by
+    parameter."""
+
+    def __init__(self, units: int, *shape: int) -> None:
+        self._shape = units, *shape
+        self._total: Tensor | None = None
+
+    def add(self, units: Sequence[int], rows: Tensor) -> None:
+        """Numbers of some units, [units, ...], float64."""
+        if self._total is None:
+            self._total = rows.new_zeros(self._shape)
+        at = torch.tensor(units, device=self._total.device)
+        self._total.index_add_(0, at, rows.to(self._total.device))
+
+    def of(self, unit: int) -> Any:
+        """The unit's, as lists; 0 where nothing came."""
+        return (torch.zeros(self._shape) if self._total is None else self._total)[unit].tolist()
 
 
 class _Sums:
@@ -164,7 +180,7 @@ class Contractions:
         rao_blackwell: bool,
     ) -> None:
         self._directions = (x_directions, y_directions, x_directions if rao_blackwell else ())
-        self._dots = tuple(torch.zeros(units, len(v), dtype=torch.float64) for v in self._directions)
+        self._dots = tuple(_Rows(units, len(v)) for v in self._directions)
 
     def __call__(self, parameter: int, units: Sequence[int], x: Tensor, y: Tensor) -> None:
         """Adds one parameter's part, or a part of it."""
@@ -177,13 +193,14 @@ class Contractions:
 
     def of(self, unit: int) -> Dots:
         """The unit's dot products."""
-        return Dots(*(dots[unit].tolist() for dots in self._dots))
+        return Dots(*(dots.of(unit) for dots in self._dots))
 
     def _add(self, kind: int, parameter: int, units: Sequence[int], mine: Tensor) -> None:
-        for column, direction in enumerate(self._directions[kind]):
-            v = direction.tensors[parameter]
-            if v is not None:
-                self._dots[kind][list(units), column] += _dot(mine, v).cpu()
+        directions = [direction.tensors[parameter] for direction in self._directions[kind]]
+        none = torch.zeros(len(units), dtype=torch.float64, device=mine.device)
+        columns = [none if v is None else _dot(mine, v) for v in directions]
+        if columns:
+            self._dots[kind].add(units, torch.stack(columns, 1))
 
 
 def handed_over(unit: int, measured: Measurement, receive: Receive, receive_rb: ReceiveX | None) -> None:

@@ -21,6 +21,7 @@ from probe_engine.model.teacher_forcing import response_logits
 from probe_engine.model.unit_gradients import Fused, Loop, objectives
 from probe_engine.model.unit_gradients.fused import packing, reverse
 from probe_engine.model.unit_gradients.fused.packing import PASS_TOKENS, rectangles
+from probe_engine.model.unit_gradients.fused.places import Places
 from probe_engine.model.unit_gradients.fused.tape import Tape
 from probe_engine.model.unit_gradients.received import UnitVectors
 from probe_engine.registry import ParameterRegistry, ParameterVector
@@ -284,6 +285,21 @@ def test_between_the_reverse_passes_inputs_wait_and_deltas_do_not(monkeypatch):
     assert len(tapes) == 2 * len(set(tapes))
     assert all(set(calls) == {(False, True)} for calls in waiting)
     assert all(call.given is None and call.delta is None for tape in tapes for _, call in tape._calls)
+
+
+def test_modules_are_watched_around_parameters_that_no_rule_gives():
+    lora, dora = (build("llama", adaptation) for adaptation in ("lora", "dora"))
+    assert Places.of(lora, trained(lora)).outside_of_rules(()) == []
+    watched = Places.of(dora, trained(dora)).outside_of_rules(())
+    assert {id(m) for m in dora.modules() if "lora_magnitude_vector" in dict(m.named_children())} <= {
+        id(m) for m in watched
+    }
+    # A use outside of its layer, once it was seen.
+    (name, key), *_ = zip(trained(lora).names, trained(lora).ids, strict=True)
+    around = Places.of(lora, trained(lora)).outside_of_rules({key})
+    parts = name.removesuffix(".weight").split(".")
+    above = [lora.get_submodule(".".join(parts[:depth])) for depth in range(len(parts) + 1)]
+    assert {id(module) for module in around} == {id(module) for module in above}
 
 
 def test_parameters_without_a_gradient_stay_without():
