@@ -2,7 +2,7 @@
 
 On the CPU that is resident memory as Linux counts it. What glibc has got from Linux it likes to keep on its
 free lists, in pieces that may or may not serve again, which hides what a run really needs: with
-MALLOC_MMAP_THRESHOLD_ every tensor of more than 1 MiB is asked for, and given back, by itself.
+MALLOC_MMAP_THRESHOLD_ every tensor of more than 64 KiB is asked for, and given back, by itself.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from _literal import Literal
 from _per_sample import opacus, torch_func, unit_vectors
 from _setting import Setting
 
-THRESHOLD = "1048576"
+THRESHOLD = "65536"
 
 
 def by_torch_func(case: Case) -> None:

@@ -53,21 +53,18 @@ def preconditioner(registry: ParameterRegistry, state: OptimizerState) -> Precon
 
     A parameter without state, or with a v̂ that is no number, falls back to 1 and is named.
     """
-    return _build(registry, state, None)
-
-
-def refreshed(
-    registry: ParameterRegistry, state: OptimizerState, gradient: ParameterVector
-) -> Preconditioner:
-    """P⁺ whose v̂⁺ includes the batch's own gradient, as the optimizer's next step would (method.md (4b))."""
-    return _build(registry, state, gradient)
+    known = {name for name, moments in state.moments.items() if usable(moments)}
+    return _build(registry, state, tuple(name for name in registry.names if name not in known), None)
 
 
 def stale_ratio(
     registry: ParameterRegistry, state: OptimizerState, p: Preconditioner, mean_y: ParameterVector
 ) -> float:
-    """‖PȲ‖/‖P⁺Ȳ‖ over the parameters that have state (method.md (4b)); nan where none has."""
-    fresh = refreshed(registry, state, mean_y)
+    """‖PȲ‖/‖P⁺Ȳ‖ over the parameters that have state (method.md (4b)); nan where none has.
+
+    P⁺ is made of the v̂⁺ that includes the batch's own gradient, as the optimizer's next step would.
+    """
+    fresh = _build(registry, state, p.fallbacks, mean_y)
     before = after = 0.0
     for y, frozen, now in zip(mean_y.tensors, p.diagonal, fresh.diagonal, strict=True):
         if y is not None and frozen is not None and now is not None:
@@ -77,10 +74,13 @@ def stale_ratio(
 
 
 def _build(
-    registry: ParameterRegistry, state: OptimizerState, gradient: ParameterVector | None
+    registry: ParameterRegistry,
+    state: OptimizerState,
+    fallbacks: tuple[str, ...],
+    gradient: ParameterVector | None,
 ) -> Preconditioner:
     beta2 = state.betas[1]
-    known = {name: m for name, m in state.moments.items() if usable(m)}
+    known = {name: state.moments[name] for name in set(registry.names).difference(fallbacks)}
 
     def diagonal(index: int) -> Tensor | None:
         parameter, moments = registry.parameters[index], known.get(registry.names[index])
@@ -100,7 +100,7 @@ def _build(
         registry.ids,
         # Several directions in a row ask for the same parameter's.
         LazyTensors(lru_cache(maxsize=1)(diagonal), len(registry)),
-        tuple(name for name in registry.names if name not in known),
+        fallbacks,
     )
 
 

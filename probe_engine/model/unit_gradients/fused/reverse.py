@@ -34,17 +34,19 @@ class Pass:
     weights: Tensor
     """w, [k, U, n]"""
 
-    _of: dict[tuple[int, int, torch.device], tuple[Tensor, Tensor]] = field(default_factory=dict)
+    _of: dict[tuple[int, int, torch.device, torch.dtype], tuple[Tensor, Tensor]] = field(default_factory=dict)
 
-    def of(self, start: int, stop: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The sequences of some of the units, [m], and their weights, [k, stop − start, m].
+    def of(self, start: int, stop: int, delta: Tensor) -> tuple[Tensor, Tensor]:
+        """The sequences of some of the units, [m], and their weights, [k, stop − start, m], where δ is and as
+        wide as its products.
 
         All parameters ask for the same ones.
         """
-        key = start, stop, device
+        device, dtype = delta.device, wide(delta.dtype)
+        key = start, stop, device, dtype
         if key not in self._of:
             at = ((self.units >= start) & (self.units < stop)).nonzero().squeeze(-1)
-            self._of[key] = at.to(device), self.weights[:, start:stop][..., at].to(device)
+            self._of[key] = at.to(device), self.weights[:, start:stop][..., at].to(device, dtype)
         return self._of[key]
 
 
@@ -176,7 +178,7 @@ def _added(
     """
     assert call.given is not None
     assert call.delta is not None
-    at, weights = each.of(group.start, group.stop, call.delta.device)
+    at, weights = each.of(group.start, group.stop, call.delta)
     if not len(at):
         return totals
     length, numel = shape[1], shape[1:].numel()
@@ -185,9 +187,7 @@ def _added(
         rows = slice(first, min(first + step, length))
         gradients = call.rule.gradients(call.given, call.delta, call.names[key], at, rows)
         # Apart, not as one product: whoever keeps X would keep Y with it.
-        parts = [
-            (w @ gradients.flatten(1)).view(shape[0], *gradients.shape[1:]) for w in weights.to(gradients)
-        ]
+        parts = [(w @ gradients.flatten(1)).view(shape[0], *gradients.shape[1:]) for w in weights]
         if not totals and len(gradients[0]) == length:
             return parts
         totals = totals or [part.new_zeros(shape) for part in parts]
