@@ -16,7 +16,7 @@ from torch import Tensor
 from probe_engine.model.teacher_forcing import TokenSequence
 from probe_engine.model.unit_gradients.objective import UnitObjective
 
-PASS_TOKENS = 32
+PASS_TOKENS = 64
 """What a forward and a reverse pass cost beside their tokens, in tokens: less padding beats one more pass."""
 
 
