@@ -1,8 +1,8 @@
 """What `--method fused` costs beside one training step on the same sequences.
 
 The step is forward and backward of the policy-gradient loss in the same micro-batches, without the
-optimizer's update. `measure` is X of (2), Y, s, r and t of all units. `whole` is the probe from the
-gradient-flow check to the verdict: by default with both forms of X, both steps and the sweep, with `--lean`
+optimizer's update. `measure` is X of (2), Y, s, r and t of all units. `whole` is the probe of a live model,
+from its adoption to the verdict: by default with both forms of X, both steps and the sweep, with `--lean`
 with X of (2) alone and one step in both pairings. What it is made of stands beside it as `probe_STAGE`, the
 forecast that every run makes among them (with whatever else no stage counts). `verdict` is from the
 measurement to the verdict: the gradient-flow check and the forecast cost the same on any batch.

@@ -51,10 +51,12 @@ def test_fused_vs_step(printed: Callable[..., dict[str, Any]], monkeypatch: pyte
     found = printed(fused_vs_step, *SMALL, *SIZE)
     assert found["memory_over_step"] == 1.5
     assert found["measure_over_step"] == pytest.approx(found["measure_seconds"] / found["step_seconds"])
-    stages = ("flow", "measure", "estimate", "realize", "judge")
-    assert found["whole_over_step"] == pytest.approx(
-        sum(found[f"probe_{stage}_over_step"] for stage in stages)
-    )
+    assert found["whole_over_step"] == pytest.approx(found["whole_seconds"] / found["step_seconds"])
+    later = sum(found[f"probe_{stage}_over_step"] for stage in ("measure", "estimate", "realize", "judge"))
+    assert found["verdict_over_step"] == pytest.approx(later)
+    assert found["probe_forecast_seconds"] > 0
+    parts = later + sum(found[f"probe_{stage}_over_step"] for stage in ("flow", "forecast"))
+    assert parts <= found["whole_over_step"] < 2 * parts
 
 
 def test_literal(printed: Callable[..., dict[str, Any]]) -> None:
