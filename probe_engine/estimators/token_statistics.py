@@ -24,8 +24,9 @@ LEAST_LOG_PROB = -200.0
 """Stands for −∞ (tokens that a model masks out): its probability is 0, and 0 · −∞ would be NaN."""
 
 
+@dataclass(frozen=True)
 class _Columns:
-    """A dataclass of tensors whose first axis is tokens."""
+    """Tensors whose first axis is tokens."""
 
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
@@ -43,7 +44,7 @@ class _Columns:
 
     @classmethod
     def _names(cls) -> list[str]:
-        return [f.name for f in fields(cls)]  # type: ignore[arg-type]  # each subclass is a dataclass
+        return [f.name for f in fields(cls)]
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class Loop(UnitByUnit):
         parts = chunks(objective, self.micro_batch)
         if len(parts) == 1:
             run = self.forward(objective, parts[0])
-            S, tokens = run.S.detach().cpu(), self._statistics(run)
+            S, tokens = run.S.detach().cpu(), response_statistics(run.logits, run.layout, self.temperature)
             gradients = self._gradients(objective, parts[0], run, S, tokens if rao_blackwell else ())
         else:
             # The weights of one response depend on its whole group: score first, then differentiate.
@@ -155,9 +155,6 @@ class Loop(UnitByUnit):
             return x, y, None
         sums = self.rao_blackwell(objective, part, run, tokens)
         return x, y, self._gradient(weighted(objective.rao_blackwell_weights, sums))
-
-    def _statistics(self, run: Forward) -> tuple[TokenStatistics, ...]:
-        return response_statistics(run.logits, run.layout, self.temperature)
 
     def _gradient(self, objective: Tensor, *, retain: bool = False) -> ParameterVector:
         gradients = parameter_gradients(self.model, objective, self.registry.parameters, retain_graph=retain)

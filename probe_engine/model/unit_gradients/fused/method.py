@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import TypeVar
 
 import torch
@@ -145,16 +146,14 @@ class Fused:
 
     @torch.no_grad()
     def _rescored(self, window: Window) -> list[Rescored]:
-        by_row: dict[int, TokenScores] = {}
+        scores: list[tuple[TokenScores, ...]] = []
         for rows in window.rectangles:
             layout = Layout.of([window.rows[row] for row in rows], device=device_of(self.model))
-            tokens = response_scores(response_logits(self.model, layout), layout, self.temperature)
-            by_row.update(zip(rows, tokens, strict=True))
-        found, row = [], iter(range(len(by_row)))
-        for unit in window.units:
-            tokens = tuple(by_row[next(row)] for _ in unit.sequences)
-            found.append(Rescored(unit, torch.stack([t.log_probs.double().sum() for t in tokens]), tokens))
-        return found
+            scores.append(response_scores(response_logits(self.model, layout), layout, self.temperature))
+        return [
+            Rescored(unit, torch.stack([t.log_probs.double().sum() for t in tokens]), tokens)
+            for unit, tokens in zip(window.units, _by_unit(window, scores), strict=True)
+        ]
 
     def _at_once(self, window: Window, receive: Receive, receive_rb: ReceiveX | None) -> list[Scored]:
         """All graphs of the window, then their reverse passes."""
@@ -230,15 +229,17 @@ class Fused:
 
 def _split(window: Window, tapes: Sequence[Tape]) -> list[Scored]:
     """S and token statistics of all rows, unit by unit."""
+    S = _by_unit(window, [tape.S.detach().cpu() for tape in tapes])
+    tokens = _by_unit(window, [tape.tokens for tape in tapes])
+    return [Scored(unit, torch.stack(s), t) for unit, s, t in zip(window.units, S, tokens, strict=True)]
+
+
+def _by_unit(window: Window, by_rectangle: Iterable[Iterable[T]]) -> list[tuple[T, ...]]:
+    """What came of each row, rectangle by rectangle, as each unit's in its order."""
     order = [row for rows in window.rectangles for row in rows]
-    S = torch.zeros(len(order), dtype=torch.float64)
-    S[order] = torch.cat([tape.S.detach().cpu() for tape in tapes])
-    tokens = dict(zip(order, (t for tape in tapes for t in tape.tokens), strict=True))
+    found = dict(zip(order, chain.from_iterable(by_rectangle), strict=True))
     rows = iter(range(len(order)))
-    return [
-        Scored(unit, s, tuple(tokens[next(rows)] for _ in unit.sequences))
-        for unit, s in zip(window.units, window.split(S), strict=True)
-    ]
+    return [tuple(found[next(rows)] for _ in unit.sequences) for unit in window.units]
 
 
 def _in_order(windows: Sequence[Window], of: Callable[[Window], Sequence[T]], passed: Passed) -> Iterator[T]:

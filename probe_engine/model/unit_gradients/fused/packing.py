@@ -55,10 +55,6 @@ class Window:
         """Whether it is one unit that is too large for its graphs to live at the same time."""
         return sum(unit.tokens for unit in self.units) > self.budget
 
-    def split(self, of_rows: Tensor) -> tuple[Tensor, ...]:
-        """Numbers of the rows, unit by unit."""
-        return torch.split(of_rows, [len(unit.sequences) for unit in self.units])
-
     def weights(self, S: Sequence[Tensor]) -> Tensor:
         """Weights of each row in L_X and L_Y of each unit, [2, units, rows], from each unit's S."""
         return self._placed([torch.stack(unit.weights(s)) for unit, s in zip(self.units, S, strict=True)])
