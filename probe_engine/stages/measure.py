@@ -191,7 +191,7 @@ def _sizes(passed: Sequence[FirstPass]) -> dict[Role, int]:
 
 
 def _growth_step(units: int, parameters: int) -> int:
-    """Units between two updates of the pairwise products: 1 where vectors are short, else an eighth of all."""
+    """Units between two updates of the pairwise products: 1 for short vectors, else an eighth of all."""
     return 1 if units * parameters <= CHEAP_VECTORS else max(2, units // 8)
 
 
