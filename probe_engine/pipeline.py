@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
+from functools import partial
 from typing import Literal, TypeVar
 
 from probe_engine import __version__
@@ -17,7 +18,7 @@ from probe_engine.model.checkpointing import checkpointed
 from probe_engine.model.gradient_flow import grad_context
 from probe_engine.model.preserving import preserved
 from probe_engine.model.teacher_forcing import device_of
-from probe_engine.model.unit_gradients import objectives, unit_gradients
+from probe_engine.model.unit_gradients import Loop, objectives, unit_gradients
 from probe_engine.report import Tool
 from probe_engine.sources.rollouts.locate import rollouts_found
 from probe_engine.spec import Resolved, RunSpec
@@ -27,7 +28,7 @@ from probe_engine.stages.estimate import estimate, learning_rate
 from probe_engine.stages.flow import flow
 from probe_engine.stages.forecast import compared, forecast
 from probe_engine.stages.judge import judge
-from probe_engine.stages.measure import keeps_vectors, measure, refuse_shards
+from probe_engine.stages.measure import keeps_vectors, measure, plan, refuse_shards
 from probe_engine.stages.on_policy import small_sample
 from probe_engine.stages.realize import realize
 from probe_engine.stages.rollouts import live_rollouts, rollouts
@@ -55,16 +56,14 @@ def probe_run(
     units = objectives(batch)
     x_estimator = spec.x_estimator if batch.constant_lambda else "score"
     rao_blackwell = x_estimator != "score"
-    method, plain = (
-        unit_gradients(
-            name,
-            policy.model,
-            policy.registry,
-            micro_batch=spec.micro_batch,
-            temperature=spec.policy_temperature,
-        )
-        for name in (spec.method, "loop")
+    method = unit_gradients(
+        spec.method,
+        policy.model,
+        policy.registry,
+        micro_batch=spec.micro_batch,
+        temperature=spec.policy_temperature,
     )
+    plain = Loop(policy.model, policy.registry, spec.micro_batch, spec.policy_temperature)
     around = grad_context(policy.model)
     recomputing = checkpointed(policy.model) if spec.checkpointing else nullcontext()
     with (
@@ -84,6 +83,7 @@ def probe_run(
                 spec.policy_temperature,
                 spec.seed,
                 rao_blackwell=rao_blackwell,
+                thorough=until == "flow",
                 second_pass=not keeps_vectors(
                     method,
                     policy.registry,
@@ -98,10 +98,25 @@ def probe_run(
                 yield from small_sample(policy, units, checked.method, spec.policy_temperature)
             return
         refuse_shards(policy.registry)
-        foreseen = yield from forecast(
-            policy, units, checked.method, checked.timed, spec, rao_blackwell=rao_blackwell
+        foresee = partial(
+            forecast,
+            policy,
+            units,
+            checked.method,
+            checked.vector_seconds,
+            spec,
+            rao_blackwell=rao_blackwell,
         )
         if until == "forecast":
+            yield from plan(
+                policy,
+                units,
+                checked.method,
+                checked.preconditioner,
+                spec.memory_budget_bytes,
+                foresee,
+                rao_blackwell=rao_blackwell,
+            )
             return
         measured = yield from timed(
             "measure",
@@ -116,6 +131,7 @@ def probe_run(
                 spec.policy_temperature,
                 spec.steps,
                 x_estimator,
+                foresee,
             ),
         )
         eta = learning_rate(policy)
@@ -124,7 +140,8 @@ def probe_run(
             "realize", realize(policy, batch, checked.method, eta, measured, estimates, spec)
         )
         yield from timed("judge", judge(eta, measured, estimates, realized, checked.panel.derivative))
-        yield Part(forecast=compared(foreseen, timed.seconds, peak.nbytes))
+        if measured.forecast is not None:
+            yield Part(forecast=compared(measured.forecast, timed.seconds, peak.nbytes))
 
 
 def _batch(spec: RunSpec, policy: Policy, live: LiveObjects | None) -> Stage[Batch]:

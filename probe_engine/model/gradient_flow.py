@@ -10,15 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from probe_engine.estimators.mapping import GradientSquares
-from probe_engine.model.teacher_forcing import (
-    Layout,
-    device_of,
-    response_log_probs,
-    response_logits,
-    sequence_log_probs,
-)
-from probe_engine.model.unit_gradients import UnitGradients, UnitObjective
+from probe_engine.model.sharding import is_sharded
+from probe_engine.model.unit_gradients import Loop, Measurement, UnitGradients, UnitObjective
 from probe_engine.model.unit_gradients.loop import VectorSum
+from probe_engine.model.unit_gradients.objective import chunks
 from probe_engine.registry import ParameterRegistry, ParameterVector
 
 UNITS_TRIED = 8
@@ -49,12 +44,14 @@ class GradContext:
 
 @dataclass(frozen=True)
 class Arrival:
-    """What of S arrives at the model's first layer."""
+    """One small group by plain autograd, whose S is followed back to the model's first layer."""
 
     S: Tensor
     """[N], detached, on the CPU"""
     embedding_gradient_norm: float | None
     """‖∂ΣS/∂(output of the input embeddings)‖; None where it does not arrive"""
+    measured: Measurement | None
+    """X and Y; None where S has no graph, and where they take passes of their own"""
 
 
 @dataclass(frozen=True)
@@ -67,8 +64,16 @@ class Gradients:
     """∂L_X/∂S"""
     y_weights_nonzero: bool
     """∂L_Y/∂S"""
-    units: tuple[UnitObjective, ...]
-    """Those that were tried, of two responses each."""
+
+    @classmethod
+    def of(cls, measured: Measurement) -> Gradients:
+        """Of one unit."""
+        wx, wy = measured.objective.weights(measured.S)
+        return cls(measured.x, measured.y, bool(wx.any()), bool(wy.any()))
+
+    def complete(self, expected: int) -> bool:
+        """Whether so many parameters have gradients that are not 0."""
+        return min(self.x.non_zero, self.y.non_zero) >= expected
 
 
 def grad_context(model: nn.Module) -> GradContext:
@@ -88,23 +93,34 @@ def grad_context(model: nn.Module) -> GradContext:
     )
 
 
-def arrival(model: nn.Module, objective: UnitObjective, temperature: float) -> Arrival:
-    """One forward of one small group, with the embeddings' output watched, and back to there."""
-    sequences = objective.sequences[: max(2, objective.group_slices()[0].stop)]
-    layout = Layout.of(sequences, device=device_of(model))
-    with _watched_embeddings(model) as outputs:
-        S = sequence_log_probs(response_log_probs(response_logits(model, layout), layout, temperature))
-    norm = None
-    if outputs and S.requires_grad:
-        (gradient,) = torch.autograd.grad(S.sum(), outputs[0], allow_unused=True)
-        norm = None if gradient is None else float(gradient.double().norm())
-    return Arrival(S.detach().cpu(), norm)
+def arrival(plain: Loop, objective: UnitObjective, *, rao_blackwell: bool) -> Arrival:
+    """One forward of one small group, with the embeddings' output watched, and back to there.
+
+    Args:
+        plain: whose X and Y come from the same forward, where they would from one alone.
+        objective: the group's.
+        rao_blackwell: whether X of (2b) is wanted as well.
+    """
+    alone = len(chunks(objective, plain.micro_batch)) > 1 or is_sharded(plain.registry.parameters)
+    first = slice(0, max(2, objective.group_slices()[0].stop)) if alone else slice(None)
+    with _watched_embeddings(plain.model) as outputs:
+        run = plain.forward(objective, first)
+    S, measured = run.S.detach().cpu(), None
+    if not run.S.requires_grad:
+        return Arrival(S, None, None)
+    if not alone and len(plain.registry):
+        measured = plain.measured(objective, run, rao_blackwell=rao_blackwell, retain=True)
+    if not outputs:
+        return Arrival(S, None, measured)
+    (gradient,) = torch.autograd.grad(run.S.sum(), outputs[0], allow_unused=True)
+    return Arrival(S, None if gradient is None else float(gradient.double().norm()), measured)
 
 
 def gradients(
     method: UnitGradients,
     registry: ParameterRegistry,
     units: Sequence[UnitObjective],
+    expected: int,
     squares: GradientSquares | None = None,
 ) -> Gradients:
     """X and Y of two responses each of as few units as show a gradient for every parameter.
@@ -113,26 +129,25 @@ def gradients(
         method: how they are computed.
         registry: the trainable parameters.
         units: the first ones are tried, UNITS_TRIED at most.
+        expected: parameters whose gradient is to be there and not 0.
         squares: gets each Y; one unit's is mostly noise, so that no unit to be tried is spared then.
     """
     x, y = VectorSum(registry), VectorSum(registry)
     x_nonzero = y_nonzero = False
-    tried: list[UnitObjective] = []
     for unit in units[:UNITS_TRIED]:
-        objective = unit.pair()
-        tried.append(objective)
-        measured = method.measure(objective)
-        wx, wy = objective.weights(measured.S)
-        x_nonzero |= bool(wx.any())
-        y_nonzero |= bool(wy.any())
+        measured = method.measure(unit.pair())
+        seen = Gradients.of(measured)
+        x_nonzero |= seen.x_weights_nonzero
+        y_nonzero |= seen.y_weights_nonzero
         x.add(measured.x)
         y.add(measured.y)
         if squares is not None:
             squares.add(measured.y.tensors)
-        del measured  # before the next unit's vectors are made
-        if squares is None and x.total.non_zero == y.total.non_zero == len(registry):
+        del measured, seen  # before the next unit's vectors are made
+        found = Gradients(x.total, y.total, x_nonzero, y_nonzero)
+        if squares is None and found.complete(expected):
             break
-    return Gradients(x.total, y.total, x_nonzero, y_nonzero, tuple(tried))
+    return found
 
 
 @contextmanager

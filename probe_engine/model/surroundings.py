@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from probe_engine.model.teacher_forcing import (
     Layout,
+    Side,
     TokenSequence,
     device_of,
     response_log_probs,
@@ -65,7 +65,7 @@ class Surroundings:
     alone: Tensor
     """by itself"""
     batched: Tensor
-    """beside one as long, so that nothing is padded"""
+    """beside others; unpadded, where padded it is not as it is alone"""
     right: Tensor
     """padded on the right, as the probe pads"""
     left: Tensor
@@ -76,13 +76,28 @@ class Surroundings:
     """of the row"""
 
 
-def surroundings(model: nn.Module, rows: Rows) -> Surroundings:
-    """Scores the row in every one of them: five short forwards without a graph, at most."""
+def surroundings(model: nn.Module, rows: Rows, tolerance: float) -> Surroundings:
+    """Scores the row in every one of them, without a graph.
+
+    Args:
+        model: in eval mode.
+        rows: what is scored.
+        tolerance: mean |Δ log π|, nats a token, up to which two answers are the same. Beside neighbours and
+            padded on either side in one forward, the row answers for all three where nothing moves it; what
+            moves it is looked for in forwards of their own.
+    """
+    alone = _scored(model, [rows.row])
+    # The longer row stands first: a model that takes the first row's padding for everybody's is seen too.
+    right, left = _log_probs(model, [rows.longer, rows.row, rows.row], ("right", "right", "left"))[1:]
+    batched = right
+    if not all(_distance(one, alone) <= tolerance for one in (right, left)):
+        batched = _scored(model, [rows.equal, rows.row])
+        right, left = (_padded(model, rows, side) for side in ("right", "left"))
     return Surroundings(
-        alone=_scored(model, [rows.row]),
-        batched=_scored(model, [rows.equal, rows.row]),
-        right=_padded(model, rows, "right"),
-        left=_padded(model, rows, "left"),
+        alone=alone,
+        batched=batched,
+        right=right,
+        left=left,
         unplaced=_padded(model, rows, "left", placed=False) if takes_position_ids(model) else None,
         tokens=len(rows.row),
     )
@@ -93,26 +108,39 @@ def otherwise_padded(model: nn.Module, rows: Rows) -> Tensor:
     return _padded(model, rows, "left", pad=rows.longer.response[0] or 1)
 
 
-def _padded(
-    model: nn.Module, rows: Rows, side: Literal["left", "right"], *, placed: bool = True, pad: int = 0
-) -> Tensor:
-    # The longer row stands first: a model that takes the first row's padding for everybody's is seen too.
+def _distance(one: Tensor, other: Tensor) -> float:
+    return float((one - other).abs().mean())
+
+
+def _padded(model: nn.Module, rows: Rows, side: Side, *, placed: bool = True, pad: int = 0) -> Tensor:
     return _scored(model, [rows.longer, rows.row], side, placed=placed, pad=pad)
 
 
 def _scored(
     model: nn.Module,
     sequences: Sequence[TokenSequence],
-    side: Literal["left", "right"] = "right",
+    side: Side = "right",
     *,
     placed: bool = True,
     pad: int = 0,
 ) -> Tensor:
     """log π of the last one's response, [K]."""
+    return _log_probs(model, sequences, side, placed=placed, pad=pad)[-1]
+
+
+def _log_probs(
+    model: nn.Module,
+    sequences: Sequence[TokenSequence],
+    side: Side | Sequence[Side],
+    *,
+    placed: bool = True,
+    pad: int = 0,
+) -> list[Tensor]:
+    """log π of each one's response, [K]."""
     layout = Layout.of(sequences, device=device_of(model), padding_side=side)
     layout = dataclasses.replace(
         layout, input_ids=layout.input_ids.masked_fill(layout.attention_mask == 0, pad)
     )
     with torch.no_grad():
         log_probs = response_log_probs(response_logits(model, layout, placed=placed), layout)
-    return log_probs[-1][layout.mask[-1]].double().cpu()
+    return [row[kept].double().cpu() for row, kept in zip(log_probs, layout.mask, strict=True)]

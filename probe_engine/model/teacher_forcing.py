@@ -22,6 +22,8 @@ from probe_engine.estimators.token_statistics import (
 from probe_engine.model.sharding import reshard
 from probe_engine.registry import unwrapped, wide
 
+Side = Literal["left", "right"]
+
 CHUNK_BYTES = 64 * 2**20
 """Float32 copies of logits are made this many bytes at a time: a 150k vocabulary multiplies nothing."""
 STATISTICS_BYTES = 2**20
@@ -70,11 +72,14 @@ class Layout:
         sequences: Sequence[TokenSequence],
         *,
         device: torch.device,
-        padding_side: Literal["left", "right"] = "right",
+        padding_side: Side | Sequence[Side] = "right",
     ) -> Layout:
         """Pads on the right by default: a causal model's real tokens never see what stands behind them."""
         longest = max(len(s) for s in sequences)
-        offsets = [longest - len(s) if padding_side == "left" else 0 for s in sequences]
+        sides = [padding_side] * len(sequences) if isinstance(padding_side, str) else padding_side
+        offsets = [
+            longest - len(s) if side == "left" else 0 for s, side in zip(sequences, sides, strict=True)
+        ]
         # Position i predicts token i + 1, so the first kept position is the prompt's last token.
         keep = max(longest - offset - len(s.prompt) + 1 for s, offset in zip(sequences, offsets, strict=True))
         first = longest - keep
@@ -201,7 +206,7 @@ def token_log_probs(
     sequences: Sequence[TokenSequence],
     *,
     temperature: float = 1.0,
-    padding_side: Literal["left", "right"] = "right",
+    padding_side: Side = "right",
 ) -> tuple[Tensor, Tensor]:
     """Scores one micro-batch.
 

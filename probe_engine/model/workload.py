@@ -1,68 +1,134 @@
-"""What passes over units cost, by method (method.md §5): counted on one sequence, multiplied out."""
+"""What passes over units cost, by method (method.md §5): counted on one forward pass, multiplied out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
-from probe_engine.model.teacher_forcing import (
-    Layout,
-    TokenSequence,
-    device_of,
-    response_log_probs,
-    response_logits,
-)
+from probe_engine.environment.device import completed
+from probe_engine.model.teacher_forcing import TokenSequence, device_of
 from probe_engine.model.unit_gradients.fused.packing import Window, packed
 from probe_engine.model.unit_gradients.objective import UnitObjective, chunks
-from probe_engine.registry import ParameterRegistry, wide
+from probe_engine.registry import ParameterRegistry
 
 DOUBLE = 2
 """What it costs to differentiate a forward and a reverse pass once more, in such passes."""
-LOGITS = 2
-"""Float32 copies of the logits in a reverse pass by autograd, beside what it saved: their gradient, and how
-it is put together from its chunks. `fused` writes the gradient into its place."""
+LOGITS = 3
+"""The logits and their float32 copies in a reverse pass by autograd: their gradient, and how it is put
+together from its chunks."""
+LOGITS_IN_PLACE = 2
+"""Of `fused`, which writes the gradient into the place of what it was computed from."""
 
 
 @dataclass(frozen=True)
 class Counted:
-    """One forward pass over one sequence."""
+    """One forward pass with a graph."""
 
     tokens: int
+    """Padding included."""
     flops: int
     """In matrix products."""
     saved: int
-    """Bytes that autograd keeps, parameters apart."""
-    logits: int
-    """Bytes, in float32 or wider."""
+    """Bytes that autograd keeps, parameters and logits apart."""
+    vocabulary: int
+    seconds: float
 
-    def nbytes(self, method: str) -> int:
-        """What a reverse pass takes for the sequence."""
-        return self.saved + (1 if method == "fused" else LOGITS) * self.logits
+    def nbytes(self, method: str, sequence: TokenSequence, dtype: torch.dtype) -> int:
+        """What a reverse pass takes for such a sequence, logits in `dtype`."""
+        logits = len(sequence.response) * self.vocabulary * dtype.itemsize
+        copies = LOGITS_IN_PLACE if method == "fused" else LOGITS
+        return self.saved * len(sequence) // self.tokens + copies * logits
 
 
-def counted(model: nn.Module, sequence: TokenSequence, temperature: float) -> Counted:
-    """Runs the sequence through the model, with a graph."""
-    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
-    kept: dict[int, Tensor] = {}
+@contextmanager
+def first_forward(model: nn.Module) -> Iterator[list[Counted]]:
+    """Counts the first forward pass with a graph inside; all others run as they are.
 
-    def pack(tensor: Tensor) -> Tensor:
-        # A node that holds its own output with its graph is a cycle that nothing frees, the model in it.
-        kept[tensor.untyped_storage().data_ptr()] = tensor = tensor.detach()
-        return tensor
+    Yields:
+        where that pass will stand, once it is over.
+    """
+    found: list[Counted] = []
+    counting = ExitStack()
+    products, kept = _Products(), _Kept(model)
+    device, began = device_of(model), 0.0
 
-    layout = Layout.of([sequence], device=device_of(model))
-    hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
-    with hooks, FlopCounterMode(display=False) as counter:
-        logits = response_logits(model, layout)
-        response_log_probs(logits, layout, temperature)
-    saved = sum(t.untyped_storage().nbytes() for place, t in kept.items() if place not in own)
-    return Counted(
-        len(sequence), counter.get_total_flops(), saved, logits.numel() * wide(logits.dtype).itemsize
+    def enter(_module: nn.Module, _args: object, _kwargs: object) -> None:
+        nonlocal began
+        if torch.is_grad_enabled() and not found:
+            completed(device)
+            began = time.perf_counter()
+            counting.enter_context(torch.autograd.graph.saved_tensors_hooks(kept.pack, _unchanged))
+            counting.enter_context(products)
+
+    def leave(_module: nn.Module, _args: object, kwargs: dict[str, Any], output: Any) -> None:
+        if not began or found:
+            return
+        counting.close()
+        if output is None:  # it raised
+            return
+        completed(device)
+        seconds = time.perf_counter() - began
+        logits = output.logits if hasattr(output, "logits") else output
+        tokens = kwargs["input_ids"].numel()
+        found.append(Counted(tokens, products.flops, kept.nbytes, logits.shape[-1], seconds))
+
+    handles = (
+        model.register_forward_pre_hook(enter, with_kwargs=True),
+        model.register_forward_hook(leave, with_kwargs=True, always_call=True),
     )
+    try:
+        yield found
+    finally:
+        counting.close()
+        for handle in handles:
+            handle.remove()
+
+
+class _Products(TorchDispatchMode):
+    """Adds up the operations of matrix products, by torch's own formulas.
+
+    torch's `FlopCounterMode` gives the same sum by module, at several times the price of a short pass.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # inherited from torch
+        self.flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func.overloadpacket)
+        if formula is not None:
+            self.flops += formula(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+class _Kept:
+    """Adds up what autograd saves, parameters and buffers apart."""
+
+    def __init__(self, model: nn.Module) -> None:
+        own = (*model.parameters(), *model.buffers())
+        self._known = {tensor.untyped_storage().data_ptr() for tensor in own}
+        self.nbytes = 0
+
+    def pack(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self._known:
+            self._known.add(storage.data_ptr())
+            self.nbytes += storage.nbytes()
+        # A node that holds its own output with its graph is a cycle that nothing frees, the model in it.
+        return tensor.detach()
+
+
+def _unchanged(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 
 import torch
@@ -23,15 +23,15 @@ from probe_engine.estimators.derivative import (
 from probe_engine.estimators.rescored import Samples
 from probe_engine.model.preconditioner import Preconditioner
 from probe_engine.model.preserving import in_float32
-from probe_engine.model.unit_gradients import UnitGradients, UnitObjective
+from probe_engine.model.unit_gradients import Measurement, UnitGradients, UnitObjective
+from probe_engine.model.unit_gradients.received import measured_together
 from probe_engine.model.virtual_step import virtual_step
 from probe_engine.registry import ParameterVector
 from probe_engine.report import DerivativeTest
 from probe_engine.stages.samples import samples
+from probe_engine.stages.scorings import widened
 from probe_engine.types import Policy
 
-UNITS = 2
-"""So few that the test costs the same on any batch: what it compares has no sampling noise."""
 CLOSER = 32
 """How much nearer a departure from 1 is looked at again. A ReLU kink in reach of ±ε made 0.993 of 1 at ε
 and ε/2 alike, and 1.0000 at ε/32; DoRA's factors stayed to 0.0005."""
@@ -46,23 +46,30 @@ PLAIN = 3
 
 
 def derivative_test(
-    policy: Policy, units: Sequence[UnitObjective], method: UnitGradients, p: Preconditioner
+    policy: Policy,
+    tried: Sequence[UnitObjective],
+    method: UnitGradients,
+    p: Preconditioner,
+    known: Sequence[Measurement] = (),
 ) -> DerivativeTest | None:
     """Central differences along X̄ and along P Ȳ, in float32 or wider whatever the weights' dtype.
 
-    X̄ and Ȳ are means over a few brief units. The weights are bit-identical afterwards.
+    X̄ and Ȳ are means over the units. The weights are bit-identical afterwards.
 
     Args:
-        units: of the batch; the first ones with policy gradient are tried.
+        tried: a few small units, of which what is compared has no sampling noise.
+        method: measures and scores them.
+        known: what it measured of them with the weights as they are, where that was kept.
 
     Returns:
         None where X̄ is 0 or not finite: there is no direction to try.
     """
-    informative = sorted(units, key=lambda unit: not bool(unit.advantages.any()))
-    tried = [unit.brief() for unit in informative[:UNITS]]
+    narrow = widened(policy)
     with in_float32(policy.model):
-        S, x, mean_y = _measured(policy, tried, method)
-        along_x, along_step = reduce(ParameterVector.plus, x).scaled(1 / len(x)), p(mean_y)
+        units = measured_together(method, policy.registry, tried) if narrow or not known else known
+        S, x = [u.S for u in units], [u.x for u in units]
+        along_x = _mean(x)
+        along_step = p(_mean([u.y for u in units]))
         if not 0 < along_x.norm() < math.inf:
             return None
         # By unit [2, B]: what autograd's gradient says of both directions.
@@ -110,25 +117,8 @@ def derivative_test(
     return DerivativeTest(along_x=ratio_x, along_step=ratio_step, along_step_se=se, units=len(tried))
 
 
-def _measured(
-    policy: Policy, tried: Sequence[UnitObjective], method: UnitGradients
-) -> tuple[list[Tensor], list[ParameterVector], ParameterVector]:
-    """S and X of each of these units, and their Ȳ."""
-    ids = policy.registry.ids
-    x: list[dict[int, Tensor]] = [{} for _ in tried]
-    mean_y: dict[int, Tensor] = {}
-
-    def receive(parameter: int, numbers: Sequence[int], of_x: Tensor, of_y: Tensor) -> None:
-        for number, part in zip(numbers, of_x, strict=True):
-            x[number][parameter] = part
-        mean_y[parameter] = mean_y.get(parameter, 0) + of_y.sum(0) / len(tried)
-
-    S = [scored.S for scored in method.measurements(tried, receive)]
-
-    def vector(tensors: Mapping[int, Tensor]) -> ParameterVector:
-        return ParameterVector(ids, tuple(tensors.get(index) for index in range(len(ids))))
-
-    return S, [vector(of_unit) for of_unit in x], vector(mean_y)
+def _mean(vectors: Sequence[ParameterVector]) -> ParameterVector:
+    return reduce(ParameterVector.plus, vectors).scaled(1 / len(vectors))
 
 
 def _step(

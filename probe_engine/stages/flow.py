@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import msgspec
 import torch
@@ -22,19 +24,22 @@ from probe_engine.events import FindingEvent, Part
 from probe_engine.model import gradient_flow as look
 from probe_engine.model.cut_graph import training_checkpoints, walk
 from probe_engine.model.double_backward import twice_differentiable
-from probe_engine.model.gradient_flow import GradContext
+from probe_engine.model.gradient_flow import GradContext, Gradients
 from probe_engine.model.noise import first_noise
 from probe_engine.model.precision import coarsest
 from probe_engine.model.preconditioner import Preconditioner, preconditioner
 from probe_engine.model.sharding import from_first_rank
 from probe_engine.model.teacher_forcing import device_of
-from probe_engine.model.unit_gradients import Alpha, UnitGradients, UnitObjective
+from probe_engine.model.unit_gradients import Alpha, Loop, UnitGradients, UnitObjective
 from probe_engine.report import Finding, GradientFlow, IdMatch, finding
 from probe_engine.stages import Stage
 from probe_engine.stages.derivative import derivative_test
 from probe_engine.stages.numerics import numerics
 from probe_engine.stages.panel import of_sums
 from probe_engine.types import Policy
+
+EXCERPTS = 2
+"""Units that are tried: what is compared has no sampling noise, but some of it cancels within one."""
 
 
 @dataclass(frozen=True)
@@ -45,34 +50,27 @@ class Flow:
     panel: GradientFlow
     method: UnitGradients
     """The one that was asked for, or plain autograd where it disagrees."""
-    timed: Timed
-    """That method at work."""
-
-
-@dataclass(frozen=True)
-class Timed:
-    """How long it took."""
-
-    units: tuple[UnitObjective, ...]
-    seconds: float
-    """X and Y of these units."""
     vector_seconds: float
-    """‖P·Y‖: what it takes to go through all parameters once."""
+    """What it takes to go through all parameters once, for ‖P·Y‖."""
 
 
 def flow(
     policy: Policy,
     units: Sequence[UnitObjective],
     method: UnitGradients,
-    plain: UnitGradients,
+    plain: Loop,
     context: GradContext,
     temperature: float,
     seed: int,
     *,
     rao_blackwell: bool,
     second_pass: bool,
+    thorough: bool,
 ) -> Stage[Flow]:
     """Checks the chain parameters → logits → S → L → gradients, and the ids of the buffers.
+
+    All of it on excerpts of two units, so that it costs the same on any batch; gradients are looked at over
+    whole responses where an excerpt leaves some of them 0.
 
     Args:
         policy: its model in eval mode.
@@ -81,9 +79,11 @@ def flow(
         plain: by plain autograd: what `method` is compared with, and what stands in for it.
         context: autograd's state around the call, as it was before the probe changed anything.
         temperature: by which logits are divided.
-        seed: draws the unit of that comparison.
+        seed: draws the units.
         rao_blackwell: whether X of (2b) will be measured as well.
         second_pass: whether vectors will not be kept, but contracted in a second pass.
+        thorough: whether gradients are looked at over whole responses in any case, and the order of Adam's
+            states with them: what the measurement does if there is one.
 
     Raises:
         ProbeError: no gradient arrives, so there is nothing to measure (exit code 1: the findings say why).
@@ -96,22 +96,21 @@ def flow(
         raise _stopped("gradients are off around this call")
     yield from _say([counted_once(registry)])
     units = from_first_rank(policy.model, units)
-    # What is asked of the graph a few tokens answer; only gradients are looked at over whole responses.
-    brief = [unit.brief() for unit in units]
+    tried = _excerpts(units, seed)
 
     try:
-        walked = walk(policy.model, brief[0], temperature)
+        walked = walk(policy.model, tried[0], temperature)
     except Exception as error:
         if memory_ran_out(error):
             raise
         # The first forward pass: a configuration that does not fit the code shows here, as any exception.
         raise _no_forward(error, context) from error
-    arrived = look.arrival(policy.model, brief[0], temperature)
+    arrived = look.arrival(plain, tried[0], rao_blackwell=rao_blackwell)
     with training_checkpoints(policy.model) as reentrant:
-        training = walk(policy.model, brief[0], temperature) if reentrant else None
+        training = walk(policy.model, tried[0], temperature) if reentrant else None
     yield from _say([cut.checkpointing(training), cut.inside(walked)])
     steady = not cut.differ(walked.S, arrived.S)
-    noise = None if steady else first_noise(policy.model, brief[0])
+    noise = None if steady else first_noise(policy.model, tried[0])
     yield from _say([cut.repeated(walked.S, arrived.S, noise)])
     panel = _with(
         panel,
@@ -129,34 +128,37 @@ def flow(
         raise _stopped("S is not a finite number")
 
     if isinstance(method, Alpha):
-        problem = twice_differentiable(policy.model, registry, brief[0].sequences[0])
+        problem = twice_differentiable(policy.model, registry, tried[0].sequences[0])
         yield from _say([double_backward(problem, method.name, method.attention)])
         method = plain if problem else method
     p = preconditioner(registry, policy.optimizer)
     dtype = coarsest(policy.model, walked.dtypes)
-    method = yield from numerics(
+    trusted = yield from numerics(
         policy,
         units,
-        brief,
+        tried,
         method,
         plain,
+        arrived.measured,
         p,
         dtype,
-        seed=seed,
         steady=steady,
         rao_blackwell=rao_blackwell,
         second_pass=second_pass,
     )
-    # Groups whose advantages differ come first: the others have Y = 0 and show nothing of it.
-    informative = sorted(units, key=lambda unit: not bool(unit.advantages.any()))
-    squares = GradientSquares(len(registry)) if order_in_question(policy.optimizer) else None
-    began = time.perf_counter()
-    seen = look.gradients(method, registry, informative, squares)
+    expected = len(registry) - len(checks.fresh_adapter_parameters(registry))
+    seen = None if arrived.measured is None else Gradients.of(arrived.measured)
+    del arrived
+    squares = GradientSquares(len(registry)) if thorough and order_in_question(policy.optimizer) else None
+    if thorough or seen is None or not seen.complete(expected):
+        # Groups whose advantages differ come first: the others have Y = 0 and show nothing of it.
+        informative = sorted(units, key=lambda unit: not bool(unit.advantages.any()))
+        seen = look.gradients(trusted.method, registry, informative, expected, squares)
     completed(device_of(policy.model))
-    passed = time.perf_counter()
+    began = time.perf_counter()
     py = p(seen.y)
     of_py = py.summary()
-    timed = Timed(seen.units, passed - began, time.perf_counter() - passed)
+    vector_seconds = time.perf_counter() - began
     of_x, of_y = seen.x.summary(), seen.y.summary()
     match = _match(policy, set(py.ids))
     panel = _with(
@@ -170,7 +172,8 @@ def flow(
     finite = checks.finite({"X": of_x, "Y": of_y, "P·Y": of_py}, registry)
     yield from _say([checks.weights(seen), checks.identity(match)])
     yield from _say([checks.unused(seen, registry, walked.ran), *checks.counts(seen, registry), finite])
-    yield from _say([own_states(policy.optimizer, registry, squares)])
+    if thorough:
+        yield from _say([own_states(policy.optimizer, registry, squares)])
     yield Part(gradient_flow=panel)
     if not of_x.non_none or not of_y.non_none:
         raise _stopped("all gradients are None")
@@ -181,13 +184,20 @@ def flow(
     }
     if waits := [code for code, fired in causes.items() if fired]:
         yield from _say([finding("GRAD021", "skip", f"waits for {waits[0]}")])
-        return Flow(p, panel, method, timed)
+        return Flow(p, panel, trusted.method, vector_seconds)
     del seen, py  # vectors of all parameters, in whose room the test makes its own
-    test = derivative_test(policy, units, method, p)
+    test = derivative_test(policy, tried, trusted.method, p, trusted.measured)
     yield from _say([derivative(test)])
     panel = _with(panel, derivative=test)
     yield Part(gradient_flow=panel)
-    return Flow(p, panel, method, timed)
+    return Flow(p, panel, trusted.method, vector_seconds)
+
+
+def _excerpts(units: Sequence[UnitObjective], seed: int) -> list[UnitObjective]:
+    """Of units that have a Y, where there are any: of the others nothing of it can be seen."""
+    drawn = random.Random(seed).sample(units, len(units))
+    telling = islice((brief for unit in drawn if not (brief := unit.brief()).y_cancels), EXCERPTS)
+    return list(telling) or [unit.brief() for unit in drawn[:EXCERPTS]]
 
 
 def _match(policy: Policy, buffer_ids: set[int]) -> IdMatch:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import get_args
 
 import msgspec
@@ -15,11 +16,12 @@ from probe_engine.model.memory import need
 from probe_engine.model.teacher_forcing import device_of
 from probe_engine.model.unit_gradients import UnitGradients, UnitObjective
 from probe_engine.model.unit_gradients.fused.packing import packed
-from probe_engine.model.workload import PassTokens, TokenCost, counted
+from probe_engine.model.unit_gradients.interface import Scored
+from probe_engine.model.workload import Counted, PassTokens, TokenCost, first_forward
+from probe_engine.registry import wide
 from probe_engine.report import Cost, Forecast, Observed
 from probe_engine.spec import Method, RunSpec
 from probe_engine.stages import Stage
-from probe_engine.stages.flow import Timed
 from probe_engine.stages.memory import loaded_sizes
 from probe_engine.stages.scorings import scorings, steps_taken, widened
 from probe_engine.types import Extent, Policy
@@ -27,39 +29,65 @@ from probe_engine.types import Extent, Policy
 RUN_VECTORS, UNIT_VECTORS = 40, 10
 """How many ‖P·Y‖ a run and each of its units take in going through all parameters: matters where all weights
 train. Counted roughly: norms, means, the optimizer's own step; dot products and sums."""
-QUICK = 0.1
-"""Seconds below which two responses are no measure of a full micro-batch, and a whole unit costs nothing."""
 FORESEEN = ("measure", "estimate", "realize", "judge")
 """The stages that the forecast is about."""
+
+
+@dataclass(frozen=True)
+class FirstWindow:
+    """The first units that a measurement takes together: the forecast is made from them."""
+
+    seconds: float
+    """Until X and Y of these units were there, and what is made of them."""
+    forward: Counted
+    """The first of their forward passes."""
+
+
+Foresee = Callable[[FirstWindow], Stage[Forecast]]
+
+
+def first_window(policy: Policy, passes: Iterator[Scored]) -> tuple[FirstWindow, Iterator[Scored]]:
+    """Lets a first pass over units begin.
+
+    Returns:
+        what was seen of its beginning, and all that the pass brings.
+    """
+    began = time.perf_counter()
+    with first_forward(policy.model) as counted:
+        first = next(passes)
+    completed(device_of(policy.model))
+    return FirstWindow(time.perf_counter() - began, counted[0]), chain([first], passes)
 
 
 def forecast(
     policy: Policy,
     units: Sequence[UnitObjective],
     method: UnitGradients,
-    timed: Timed,
+    vector_seconds: float,
     spec: RunSpec,
+    first: FirstWindow,
     *,
     rao_blackwell: bool,
 ) -> Stage[Forecast]:
-    """Counts one forward pass of the longest sequence, and times one of a small unit.
+    """From what the first window took.
 
     Args:
         policy: its model in eval mode.
         units: the batch's.
         method: with which the run goes on.
-        timed: X and Y of a few units by that method.
+        vector_seconds: what it takes to go through all parameters once.
         spec: the options.
+        first: the beginning of the measurement.
         rao_blackwell: whether X of (2b) is computed as well.
     """
     model, registry, size = policy.model, policy.registry, spec.micro_batch
+    dtype = next(model.parameters()).dtype
     longest = max((s for unit in units for s in unit.sequences), key=len)
-    one = counted(model, longest, spec.policy_temperature)
-    token = TokenCost.of(one, registry, checkpointing=spec.checkpointing)
+    token = TokenCost.of(first.forward, registry, checkpointing=spec.checkpointing)
     taken = steps_taken(policy, spec.steps)
     again = scorings(units, taken, sweeping=not spec.no_sweep, narrow=widened(policy))
     directions = (4 + 2 * ("adamw" in taken)) * (1 + rao_blackwell)
-    extent = Extent(sum(len(u.sequences) for u in units), one.tokens, 0)
+    extent = Extent(sum(len(u.sequences) for u in units), len(longest), 0)
     sizes = replace(loaded_sizes(model, registry, extent), units=len(units))
 
     largest = max(len(u.sequences) for u in units)
@@ -71,11 +99,11 @@ def forecast(
         memory = need(
             replace(
                 sizes,
-                sequence=one.nbytes(name),
+                sequence=first.forward.nbytes(name, longest, wide(dtype)),
                 together=max(len(window.units) for window in windows),
                 split=any(window.oversize for window in windows) if name == "fused" else largest > size,
             ),
-            next(model.parameters()).dtype,
+            dtype,
             # The other methods take one unit a pass.
             micro_batch=size if name == "fused" else min(size, largest),
             budget=spec.memory_budget_bytes,
@@ -95,12 +123,12 @@ def forecast(
             parameter_lengths=memory.lengths + memory.kept // memory.vector,
         )
 
-    if timed.seconds < QUICK:
-        timed = _of_whole_unit(policy, timed, units[0], method)
-    tried = token.gradients(method.name, PassTokens.of(method.name, timed.units, size))
-    rate = tried / timed.seconds
-    vectors = timed.vector_seconds * (RUN_VECTORS + UNIT_VECTORS * len(units))
-    scoring_rate = _scoring_rate(policy, timed.units[0], method, token, size)
+    together = windows[0].units if method.name == "fused" else units[:1]
+    begun = token.gradients(
+        method.name, PassTokens.of(method.name, together, size), rao_blackwell=rao_blackwell
+    )
+    rate, scoring_rate = begun / first.seconds, first.forward.flops / first.forward.seconds
+    vectors = vector_seconds * (RUN_VECTORS + UNIT_VECTORS * len(units))
     made = Forecast(
         method=method.name,
         predicted=costs,
@@ -119,24 +147,6 @@ def forecast(
 
 def _tokens(units: Sequence[UnitObjective]) -> int:
     return sum(unit.tokens for unit in units)
-
-
-def _of_whole_unit(policy: Policy, timed: Timed, unit: UnitObjective, method: UnitGradients) -> Timed:
-    began = time.perf_counter()
-    method.measure(unit)
-    completed(device_of(policy.model))
-    return replace(timed, units=(unit,), seconds=time.perf_counter() - began)
-
-
-def _scoring_rate(
-    policy: Policy, unit: UnitObjective, method: UnitGradients, token: TokenCost, micro_batch: int
-) -> float:
-    """Floating-point operations a second."""
-    began = time.perf_counter()
-    list(method.scores([unit]))
-    completed(device_of(policy.model))
-    seconds = time.perf_counter() - began
-    return token.forward * PassTokens.of(method.name, [unit], micro_batch).differentiated / seconds
 
 
 def compared(made: Forecast, seconds: Mapping[str, float], memory: int | None) -> Forecast:

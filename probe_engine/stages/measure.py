@@ -20,9 +20,10 @@ from probe_engine.model.sharding import is_sharded
 from probe_engine.model.unit_gradients import UnitGradients, UnitObjective
 from probe_engine.model.unit_gradients.received import UnitSums
 from probe_engine.registry import ParameterRegistry, ParameterVector, wide
-from probe_engine.report import GradientFlow, MethodInfo
+from probe_engine.report import Forecast, GradientFlow, MethodInfo
 from probe_engine.spec import StepKind, XEstimator, XForm
 from probe_engine.stages import Stage
+from probe_engine.stages.forecast import Foresee, first_window
 from probe_engine.stages.measured import ROLES, Measured, Projected, Sums
 from probe_engine.stages.meter import Meter
 from probe_engine.stages.on_policy import sampled_from_policy
@@ -71,6 +72,7 @@ def measure(
     policy_temperature: float = 1.0,
     steps: Collection[StepKind] = (),
     x_estimator: XEstimator = "score",
+    foresee: Foresee | None = None,
 ) -> Stage[Measured]:
     """First pass: norms, diagonal, sums. Then the dot products with the sums: from kept vectors where
     they fit into the budget, else by a second pass.
@@ -82,6 +84,7 @@ def measure(
         policy_temperature: by which the method divides logits.
         steps: with `adamw`, the units' dot products with the optimizer's own step are taken as well.
         x_estimator: beyond `score`, X of (2b) is computed beside that of (2); λ must be constant.
+        foresee: makes the forecast once the first units are there.
     """
     registry = policy.registry
     forms: tuple[XForm, ...] = ("score",) if x_estimator == "score" else ("score", "rao_blackwell")
@@ -99,8 +102,13 @@ def measure(
     roles = [u.unit.role for u in units]
     unit_sums = UnitSums(registry, p, roles, keep=keep, rao_blackwell=rao_blackwell, squares=squares)
     passed: list[FirstPass] = []
-    receive_rb = unit_sums.add_rao_blackwell if rao_blackwell else None
-    first_pass = method.measurements(units, unit_sums, meter, receive_rb)
+    first_pass = method.measurements(
+        units, unit_sums, meter, unit_sums.add_rao_blackwell if rao_blackwell else None
+    )
+    foreseen: Forecast | None = None
+    if foresee is not None:
+        window, first_pass = first_window(policy, first_pass)
+        foreseen = yield from foresee(window)
     for number, scored in enumerate(first_pass):
         first = FirstPass.of(scored, {form: unit_sums.norms(number, form) for form in forms})
         passed.append(first)
@@ -142,10 +150,9 @@ def measure(
     of_x, of_y, of_py = (total.summary() for total in totals)
     finite = gradient.finite({"ΣX": of_x, "ΣY": of_y, "ΣP·Y": of_py}, registry)
     order = own_states(policy.optimizer, registry, squares)
-    # Of the few units that `flow` looked at all may have been finite, and told little of the order.
-    for found in (finite, order):
-        if found.status in ("warn", "fail"):
-            yield FindingEvent(finding=found)
+    if finite.status == "fail":  # of the few units that `flow` looked at all may have been finite
+        yield FindingEvent(finding=finite)
+    yield FindingEvent(finding=order)
     yield Part(
         gradient_flow=msgspec.structs.replace(
             of_sums(panel, of_x, of_y, of_py),
@@ -171,7 +178,28 @@ def measure(
         py_sums,
         tuple(f.row for f in passed),
         ratio,
+        foreseen,
     )
+
+
+def plan(
+    policy: Policy,
+    units: Sequence[UnitObjective],
+    method: UnitGradients,
+    p: Preconditioner,
+    memory_budget: int,
+    foresee: Foresee,
+    *,
+    rao_blackwell: bool,
+) -> Stage[Forecast]:
+    """The forecast alone: the first units are measured as `measure` does it, and let go."""
+    registry = policy.registry
+    keep = keeps_vectors(method, registry, len(units), memory_budget, rao_blackwell=rao_blackwell)
+    roles = [u.unit.role for u in units]
+    sums = UnitSums(registry, p.held() if keep else p, roles, keep=keep, rao_blackwell=rao_blackwell)
+    passes = method.measurements(units, sums, receive_rb=sums.add_rao_blackwell if rao_blackwell else None)
+    window, _ = first_window(policy, passes)
+    return (yield from foresee(window))
 
 
 def _info(method: UnitGradients, x_estimator: XEstimator, keep: bool, recomputed: int) -> MethodInfo:

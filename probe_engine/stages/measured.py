@@ -11,7 +11,7 @@ from probe_engine.estimators.token_statistics import TokenStatistics
 from probe_engine.model.preconditioner import Preconditioner
 from probe_engine.model.unit_gradients import UnitObjective
 from probe_engine.registry import ParameterVector
-from probe_engine.report import UnitRow
+from probe_engine.report import Forecast, UnitRow
 from probe_engine.spec import XForm
 from probe_engine.stages.own_step import OwnStep
 from probe_engine.types import Role, UnitScalars
@@ -72,6 +72,8 @@ class Measured:
     """P ΣY, made of it"""
     rows: tuple[UnitRow, ...]
     stale_ratio: float
+    forecast: Forecast | None
+    """Made from the first units, where it was asked for."""
 
     @property
     def scalars(self) -> tuple[UnitScalars, ...]:

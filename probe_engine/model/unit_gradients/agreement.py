@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 
 from probe_engine.errors import memory_ran_out
 from probe_engine.model.preconditioner import Preconditioner
-from probe_engine.model.unit_gradients.interface import UnitGradients
+from probe_engine.model.unit_gradients.interface import Measurement, UnitGradients
+from probe_engine.model.unit_gradients.loop import Loop
 from probe_engine.model.unit_gradients.objective import UnitObjective
+from probe_engine.model.unit_gradients.received import measured_together
 from probe_engine.registry import ParameterVector
 
 
@@ -24,6 +26,8 @@ class Agreement:
     other parameters than Y."""
     raised: str = ""
     """What the method raised instead of a number."""
+    ours: tuple[Measurement, ...] = ()
+    """What the method gave of the unit and of those beside it, where there are such."""
 
     @property
     def worst(self) -> tuple[str, float]:
@@ -35,13 +39,15 @@ class Agreement:
 
 def agreement(
     method: UnitGradients,
-    plain: UnitGradients,
+    plain: Loop,
     objective: UnitObjective,
     p: Preconditioner,
     scales: Sequence[float] = (1.0,),
     *,
     rao_blackwell: bool = False,
     second_pass: bool = True,
+    theirs: Measurement | None = None,
+    beside: Sequence[UnitObjective] = (),
 ) -> Agreement:
     """The passes of `method` against the first pass of `plain`.
 
@@ -53,10 +59,13 @@ def agreement(
             Plain autograd carries small weights through the model, and 16 bits lose them there.
         rao_blackwell: whether X of (2b) is compared as well.
         second_pass: whether contractions are.
+        theirs: what `plain` gives of the unit as it is, where that is known.
+        beside: units that share the first pass with it, as they do in a run.
     """
     for scale in scales:
         lifted = objective.lifted(scale)
-        reference = plain.measure(lifted, rao_blackwell=rao_blackwell)
+        known = theirs if scale == 1 else None
+        reference = known or plain.measure(lifted, rao_blackwell=rao_blackwell)
         x, y = reference.x, reference.y
         sizes = (x.norm(), y.norm(), p(x).norm(), p(y).norm())
         if all(map(math.isfinite, sizes)):
@@ -68,9 +77,13 @@ def agreement(
     objective = lifted
     x_directions, y_directions = [x, p(y)], [y, p(x)]
     try:
-        ours = method.measure(objective, rao_blackwell=rao_blackwell)
-        known = ours.tokens if rao_blackwell else ()
-        dots = method.contract(objective, ours.S, x_directions, y_directions, known) if second_pass else None
+        if beside:
+            units = [objective, *beside]
+            ours, *others = measured_together(method, plain.registry, units, rao_blackwell=rao_blackwell)
+        else:
+            ours, others = method.measure(objective, rao_blackwell=rao_blackwell), []
+        tokens = ours.tokens if rao_blackwell else ()
+        dots = method.contract(objective, ours.S, x_directions, y_directions, tokens) if second_pass else None
     except RuntimeError as error:
         # What torch raises where a derivative of a derivative does not exist.
         if memory_ran_out(error):
@@ -90,7 +103,7 @@ def agreement(
         errors["Y"] = _distance(ours.y, y)
         if dots is not None:
             errors["Y·v"] = _contracted(y, y_directions, dots.y)
-    return Agreement(objective.unit.id, errors)
+    return Agreement(objective.unit.id, errors, ours=(ours, *others) if beside else ())
 
 
 def _distance(ours: ParameterVector, theirs: ParameterVector) -> float:

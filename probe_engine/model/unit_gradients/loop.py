@@ -59,16 +59,21 @@ class Loop(UnitByUnit):
 
     def measure(self, objective: UnitObjective, *, rao_blackwell: bool = False) -> Measurement:
         """S, X_u and Y_u of one unit."""
-        parts = chunks(objective, self.micro_batch)
-        if len(parts) == 1:
-            run = self.forward(objective, parts[0])
-            S, tokens = run.S.detach().cpu(), response_statistics(run.logits, run.layout, self.temperature)
-            gradients = self._gradients(objective, parts[0], run, S, tokens if rao_blackwell else ())
-        else:
-            # The weights of one response depend on its whole group: score first, then differentiate.
-            scored = self.score(objective)
-            S, tokens = scored.S, scored.tokens
-            gradients = self.differentiate(objective, S, tokens if rao_blackwell else ())
+        if len(chunks(objective, self.micro_batch)) == 1:
+            run = self.forward(objective, slice(None))
+            return self.measured(objective, run, rao_blackwell=rao_blackwell)
+        # The weights of one response depend on its whole group: score first, then differentiate.
+        scored = self.score(objective)
+        gradients = self.differentiate(objective, scored.S, scored.tokens if rao_blackwell else ())
+        return Measurement(objective, scored.S, scored.tokens, *gradients)
+
+    def measured(
+        self, objective: UnitObjective, run: Forward, *, rao_blackwell: bool, retain: bool = False
+    ) -> Measurement:
+        """S, X_u and Y_u of a unit all of whose sequences were `run`; its graph goes unless `retain`ed."""
+        S, tokens = run.S.detach().cpu(), response_statistics(run.logits, run.layout, self.temperature)
+        known = tokens if rao_blackwell else ()
+        gradients = self._gradients(objective, slice(None), run, S, known, retain=retain)
         return Measurement(objective, S, tokens, *gradients)
 
     def score(self, objective: UnitObjective) -> Scored:
@@ -142,6 +147,8 @@ class Loop(UnitByUnit):
         run: Forward,
         S: Tensor,
         tokens: Sequence[TokenStatistics],
+        *,
+        retain: bool = False,
     ) -> tuple[ParameterVector, ParameterVector, ParameterVector | None]:
         """X and Y of a part, and X of (2b) where there are `tokens`."""
 
@@ -150,11 +157,11 @@ class Loop(UnitByUnit):
 
         wx, wy = objective.weights(S)
         x = self._gradient(weighted(wx, run.S), retain=True)
-        y = self._gradient(weighted(wy, run.S), retain=bool(tokens))
+        y = self._gradient(weighted(wy, run.S), retain=retain or bool(tokens))
         if not tokens:
             return x, y, None
         sums = self.rao_blackwell(objective, part, run, tokens)
-        return x, y, self._gradient(weighted(objective.rao_blackwell_weights, sums))
+        return x, y, self._gradient(weighted(objective.rao_blackwell_weights, sums), retain=retain)
 
     def _gradient(self, objective: Tensor, *, retain: bool = False) -> ParameterVector:
         gradients = parameter_gradients(self.model, objective, self.registry.parameters, retain_graph=retain)

@@ -11,7 +11,14 @@ from torch import Tensor
 
 from probe_engine.estimators.mapping import GradientSquares
 from probe_engine.model.preconditioner import Preconditioner
-from probe_engine.model.unit_gradients.interface import Dots, Measurement, Receive, ReceiveX
+from probe_engine.model.unit_gradients.interface import (
+    Dots,
+    Measurement,
+    Receive,
+    ReceiveX,
+    UnitGradients,
+)
+from probe_engine.model.unit_gradients.objective import UnitObjective
 from probe_engine.registry import PIECE, ParameterRegistry, ParameterVector
 from probe_engine.spec import XForm
 from probe_engine.types import Role
@@ -49,6 +56,30 @@ def _add(vectors: dict[int, dict[int, Tensor]], parameter: int, units: Sequence[
     for unit, part in zip(units, parts, strict=True):
         mine = vectors[unit].get(parameter)
         vectors[unit][parameter] = part if mine is None else mine.add_(part)
+
+
+def measured_together(
+    method: UnitGradients,
+    registry: ParameterRegistry,
+    units: Sequence[UnitObjective],
+    *,
+    rao_blackwell: bool = False,
+) -> list[Measurement]:
+    """S, X_u and Y_u of a few units, whose vectors are all kept, in as few passes as the method takes."""
+    vectors = UnitVectors(registry)
+    scored = method.measurements(
+        units, vectors, receive_rb=vectors.add_rao_blackwell if rao_blackwell else None
+    )
+    return [
+        Measurement(
+            s.objective,
+            s.S,
+            s.tokens,
+            *vectors.of(number),
+            vectors.rao_blackwell(number) if rao_blackwell else None,
+        )
+        for number, s in enumerate(scored)
+    ]
 
 
 class UnitSums:

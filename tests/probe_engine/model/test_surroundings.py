@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from probe_engine.checks.surroundings import batching, padding, shifts
+from probe_engine.checks.surroundings import batching, padding, shifts, tolerance
 from probe_engine.model.surroundings import Rows, Surroundings, otherwise_padded, surroundings
 from probe_engine.model.teacher_forcing import TokenSequence
 from probe_engine.model.unit_gradients import UnitObjective, objectives
 from probe_engine.report import Finding
 
 F32 = torch.float32
+TOLERANCE = tolerance(F32)
 SMALL: dict[str, dict[str, Any]] = {
     "bloom": {"hidden_size": 16, "n_layer": 2, "n_head": 4},
     "mamba": {"hidden_size": 16, "num_hidden_layers": 2, "state_size": 4},
@@ -60,7 +61,7 @@ def rows() -> Rows:
 
 
 def looked_at(model: nn.Module) -> tuple[Surroundings, Finding, Finding]:
-    seen = surroundings(model, rows())
+    seen = surroundings(model, rows(), TOLERANCE)
     other = otherwise_padded(model, rows()) if shifts(F32, seen.left, seen.alone) else None
     return seen, batching(F32, seen, steady=True), padding(F32, seen, other, steady=True)
 
@@ -93,7 +94,7 @@ def test_one_group_is_enough_and_one_sequence_is_not() -> None:
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_what_is_scored_is_what_a_plain_forward_says(kind: str) -> None:
     model, taken = tiny.model(kind), rows()
-    seen = surroundings(model, taken)
+    seen = surroundings(model, taken, TOLERANCE)
     split = len(taken.row.prompt)
 
     def log_probs(ids: list[int], first: int, **inputs: Any) -> Tensor:

@@ -7,10 +7,13 @@ import weakref
 
 import pytest
 import tiny
+import torch
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from probe_engine.model.teacher_forcing import Layout, response_logits
 from probe_engine.model.unit_gradients import UnitObjective, objectives, unit_gradients
-from probe_engine.model.workload import PassTokens, TokenCost, counted
+from probe_engine.model.workload import Counted, PassTokens, TokenCost, first_forward
 from probe_engine.types import Policy
 
 MODELS = {"lora": lambda: tiny.with_lora(tiny.model(**LARGER)), "full": lambda: tiny.model(**LARGER)}
@@ -19,8 +22,18 @@ LARGER = {"hidden_size": 64, "intermediate_size": 128}
 
 
 def cost(policy: Policy, units: list[UnitObjective]) -> TokenCost:
-    longest = max((s for u in units for s in u.sequences), key=len)
-    return TokenCost.of(counted(policy.model, longest, 1.0), policy.registry, checkpointing=False)
+    return TokenCost.of(one_forward(policy.model, units), policy.registry, checkpointing=False)
+
+
+def one_forward(model: nn.Module, units: list[UnitObjective]) -> Counted:
+    layout = Layout.of(units[0].sequences, device=torch.device("cpu"))
+    with first_forward(model) as counted:
+        with torch.no_grad():
+            response_logits(model, layout)
+        for _ in range(2):
+            response_logits(model, layout)
+    (one,) = counted
+    return one
 
 
 def flops_of_a_first_pass(policy: Policy, units: list[UnitObjective], method: str) -> int:
@@ -80,7 +93,56 @@ def test_a_unit_of_several_parts_is_scored_first(method: str) -> None:
 def test_counting_leaves_nothing_of_the_model_behind() -> None:
     model = tiny.with_lora(tiny.model())
     parameter = weakref.ref(next(model.parameters()))
-    counted(model, objectives(tiny.batch())[0].sequences[0], 1.0)
+    one_forward(model, objectives(tiny.batch()))
     del model
     gc.collect()
     assert parameter() is None
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "mixtral", "gemma", "opt", "gpt_neox"])
+def test_operations_are_those_that_torch_counts(kind: str) -> None:
+    model, units = tiny.model(kind), objectives(tiny.batch())
+    layout = Layout.of(units[0].sequences, device=torch.device("cpu"))
+    with FlopCounterMode(display=False) as counter:
+        response_logits(model, layout)
+    one = one_forward(model, units)
+    assert one.flops == counter.get_total_flops()
+    assert one.tokens == layout.input_ids.numel()
+    assert one.vocabulary == tiny.VOCABULARY
+
+
+def test_bytes_are_those_of_what_autograd_saves() -> None:
+    class Product(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Embedding(8, 3)
+            self.weight = nn.Parameter(torch.ones(3, 8))
+
+        def forward(self, input_ids: Tensor) -> Tensor:
+            x = self.embed(input_ids)
+            return x.exp() @ self.weight  # what exp gives is saved by exp and by the product: once
+
+    model = Product()
+    with first_forward(model) as counted:
+        model(input_ids=torch.zeros(2, 5, dtype=torch.long))
+    assert counted[0].saved == 2 * 5 * 3 * 4 + 2 * 5 * 8  # and the ids
+    assert counted[0].flops == 2 * 2 * 5 * 3 * 8
+
+
+def test_a_forward_that_raises_leaves_nothing_behind() -> None:
+    model = tiny.model()
+    handle = model.lm_head.register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError), first_forward(model) as counted:
+        one_pass(model)
+    assert counted == []
+    handle.remove()
+    flops = FlopCounterMode(display=False)
+    with flops:
+        one_pass(model)
+    assert flops.get_total_flops() > 0
+    assert not model._forward_hooks
+    assert not model._forward_pre_hooks
+
+
+def one_pass(model: nn.Module) -> None:
+    model(input_ids=torch.zeros(1, 4, dtype=torch.long))

@@ -9,7 +9,7 @@ import torch
 
 from probe_engine import doctor, probe
 from probe_engine.environment.peak import watched
-from probe_engine.events import AnyEvent, Part, Progress, StageStarted
+from probe_engine.events import AnyEvent, Part, Progress, StageStarted, Units
 from probe_engine.execution import execute
 from probe_engine.report import Report
 from probe_engine.spec import resolve
@@ -40,12 +40,14 @@ def test_passes_and_tokens_are_those_of_the_run(method: str, budget: str) -> Non
     assert foreseen.tokens == counted["measure"].total + counted["realize"].total
 
 
-def test_it_is_said_before_the_measurement_and_again_at_the_end() -> None:
+def test_it_is_said_after_the_first_passes_and_again_at_the_end() -> None:
     report, events = run()
     said = [i for i, e in enumerate(events) if isinstance(e, Part) and e.forecast is not None]
     (began,) = (i for i, e in enumerate(events) if isinstance(e, StageStarted) and e.stage == "measure")
+    measured = [i for i, e in enumerate(events) if isinstance(e, Units)]
     first, last = said
-    assert first < began < last
+    assert began < first < measured[0]
+    assert measured[-1] < last
     before, after = (events[i].forecast for i in said)  # type: ignore[union-attr]
     assert before is not None
     assert before.measured.seconds is None
