@@ -63,11 +63,11 @@ def forecast(
     sizes = replace(loaded_sizes(model, registry, extent), units=len(units))
 
     largest = max(len(u.sequences) for u in units)
-    windows = packed(units, size)
+    windows, packs = packed(units, size), method.packs(units)
     costs, work = {}, {}
     for name in get_args(Method):
-        passing = PassTokens.of(name, units, size)
-        scoring = sum(PassTokens.of(name, scored, size).differentiated for scored in again)
+        passing = PassTokens.of(name, units, size, packs=packs)
+        scoring = sum(PassTokens.of(name, scored, size, packs=packs).differentiated for scored in again)
         memory = need(
             replace(
                 sizes,
@@ -97,7 +97,7 @@ def forecast(
 
     if timed.seconds < QUICK:
         timed = _of_whole_unit(policy, timed, units[0], method)
-    tried = token.gradients(method.name, PassTokens.of(method.name, timed.units, size))
+    tried = token.gradients(method.name, PassTokens.of(method.name, timed.units, size, packs=packs))
     rate = tried / timed.seconds
     vectors = timed.vector_seconds * (RUN_VECTORS + UNIT_VECTORS * len(units))
     scoring_rate = _scoring_rate(policy, timed.units[0], method, token, size)
@@ -136,7 +136,8 @@ def _scoring_rate(
     list(method.scores([unit]))
     completed(device_of(policy.model))
     seconds = time.perf_counter() - began
-    return token.forward * PassTokens.of(method.name, [unit], micro_batch).differentiated / seconds
+    tokens = PassTokens.of(method.name, [unit], micro_batch, packs=method.packs([unit]))
+    return token.forward * tokens.differentiated / seconds
 
 
 def compared(made: Forecast, seconds: Mapping[str, float], memory: int | None) -> Forecast:
