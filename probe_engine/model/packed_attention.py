@@ -16,13 +16,20 @@ from itertools import accumulate
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils import logging
 from transformers.utils.generic import GeneralInterface
+
+from probe_engine.model.teacher_forcing import takes_position_ids
+from probe_engine.registry import unwrapped
 
 NAME = "sdpa"
 """The implementation that can be told of sequences."""
+COUNTED_ALONG_THE_ROW = "attn_temperature_tuning"
+"""A switch of Llama 4's configuration: queries are scaled by their place in the row from the 8192nd on, which
+no short trial sees, whatever `position_ids` says."""
 
 _lengths: ContextVar[tuple[int, ...] | None] = ContextVar("lengths", default=None)
 
@@ -39,6 +46,14 @@ class Segments:
     """[1, 1, L, L] of each sequence, True where a token is seen; None for all that come before"""
 
 
+def may_attend_by_sequence(model: nn.Module) -> bool:
+    """Whether it is worth a trial: the model can be told of sequences and positions, and would listen."""
+    config: Any = getattr(unwrapped(model), "config", None)
+    if getattr(config, "_attn_implementation", None) != NAME or not takes_position_ids(model):
+        return False
+    return not getattr(config.get_text_config(), COUNTED_ALONG_THE_ROW, False)
+
+
 @contextmanager
 def attention_by_sequence() -> Iterator[None]:
     """Inside, forward passes within `one_row_of` and their reverse passes attend by sequence."""
@@ -48,11 +63,16 @@ def attention_by_sequence() -> Iterator[None]:
 
 @contextmanager
 def one_row_of(lengths: Sequence[int]) -> Iterator[None]:
-    """Inside, the model is given one row of sequences of these lengths, and no mask."""
-    token = _lengths.set(tuple(lengths))
+    """Inside, the model is given one row of sequences of these lengths, and no mask.
+
+    GPT-2 would warn of padding that is not masked where a sequence at an end of the row has the pad token.
+    """
+    token, verbosity = _lengths.set(tuple(lengths)), logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
     try:
         yield
     finally:
+        logging.set_verbosity(verbosity)
         _lengths.reset(token)
 
 

@@ -12,14 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from probe_engine.estimators.token_statistics import TokenScores, TokenStatistics
-from probe_engine.model.packed_attention import NAME, attention_by_sequence
+from probe_engine.model.packed_attention import attention_by_sequence, may_attend_by_sequence
 from probe_engine.model.packed_layout import laid_out
 from probe_engine.model.teacher_forcing import (
     TokenSequence,
     device_of,
     response_logits,
     response_scores,
-    takes_position_ids,
 )
 from probe_engine.model.unit_gradients.fused.packing import Bundle, Window, packed
 from probe_engine.model.unit_gradients.fused.places import Places
@@ -260,10 +259,12 @@ class Fused:
         return window.bundles(packed=self._packs(window))
 
     def _packs(self, window: Window) -> bool:
-        if not window.ragged or self.attention != NAME or not takes_position_ids(self.model):
+        if not window.ragged:
             return False
         if not self._tried:
-            self._tried.append(keeps_apart(self.model, self._recorded, window.rows))
+            self._tried.append(
+                may_attend_by_sequence(self.model) and keeps_apart(self.model, self._recorded, window.rows)
+            )
         return self._tried[0]
 
 
