@@ -160,14 +160,13 @@ class Tape:
 
         Looks at whatever gradients of parameters are made from. It takes the graph down.
         """
-        anchors = [Anchor(edge, self.slots.weighted) for edge in self._starts]
-        anchors += [Anchor(edge, self.slots.weighted) for edge, _ in self._calls]
+        edges = [*self._starts, *(edge for edge, _ in self._calls)]
+        anchors = [Anchor(edge, self.slots.weighted) for edge in edges]
         anchors += self.anchors(self.S, self.unruled)
         others = torch.ones(len(self.S))
         others[sequence] = 0
         reached = False
-        edges = [anchor.edge for anchor in anchors]
-        deltas = torch.autograd.grad(self.S[sequence], edges, allow_unused=True)
+        deltas = torch.autograd.grad(self.S[sequence], [a.edge for a in anchors], allow_unused=True)
         for anchor, delta in zip(anchors, deltas, strict=True):
             if delta is not None:
                 if bool(anchor.weighted(delta, others).any()):
