@@ -5,12 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from probe_engine.model.precision import tolerance
 from probe_engine.model.surroundings import Surroundings
 from probe_engine.report import Finding, finding
-
-SHIFT = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
-"""Nats a token that rounding explains. Healthy models were seen at 2e-7, 2e-6, 6e-3 and 5e-2, faults from
-0.15 up; only experts that are chosen otherwise in 16 bits reach as far."""
 
 NOISE = "waits for GRAD015: a forward that differs from itself can't be compared"
 TOO_SHORT = "two sequences of 4 tokens or more are needed"
@@ -112,11 +109,6 @@ def padding(
             commands=(),
         )
     return finding("GRAD019", "ok", moved, value=value, threshold=threshold)
-
-
-def tolerance(dtype: torch.dtype) -> float:
-    """Nats a token by which rounding may move log π."""
-    return SHIFT.get(dtype, SHIFT[torch.bfloat16])
 
 
 def shifts(dtype: torch.dtype, log_probs: Tensor, alone: Tensor) -> bool:

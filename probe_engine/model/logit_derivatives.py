@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from probe_engine.estimators.token_statistics import LEAST_LOG_PROB, TokenStatistics
-from probe_engine.model.teacher_forcing import Layout, rows_at_once, scaled, sequence_log_probs
+from probe_engine.model.teacher_forcing import Layout, rows_at_once, scaled
 from probe_engine.registry import wide
 
 PIECE_BYTES = 2**21
@@ -61,7 +61,7 @@ def _summed(
     logits: Tensor, layout: Layout, values: Tensor, weights: Tensor | None, temperature: float
 ) -> Tensor:
     terms: Tensor = _Terms.apply(logits, values, layout.targets, weights, temperature)  # type: ignore[no-untyped-call]  # torch leaves `apply` untyped
-    return sequence_log_probs(torch.where(layout.mask, terms, terms.new_zeros(())))
+    return layout.sums(terms)
 
 
 class _Terms(torch.autograd.Function):

@@ -138,6 +138,7 @@ def _log_probs(
 ) -> list[Tensor]:
     """log π of each one's response, [K]."""
     layout = Layout.of(sequences, device=device_of(model), padding_side=side)
+    assert layout.attention_mask is not None
     layout = dataclasses.replace(
         layout, input_ids=layout.input_ids.masked_fill(layout.attention_mask == 0, pad)
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -57,14 +58,16 @@ class Layout:
 
     input_ids: Tensor
     """[N, T]"""
-    attention_mask: Tensor
-    """[N, T]"""
+    attention_mask: Tensor | None
+    """[N, T]; None where nothing is padded"""
     position_ids: Tensor
     """[N, T], counted from each sequence's own first token"""
     targets: Tensor
     """[N, K] the token that each kept position predicts (0 where none)"""
     mask: Tensor
     """[N, K] True where the target is a response token; made from lengths, for pad may equal eos"""
+    responses: tuple[int, ...]
+    """Tokens of each sequence's response."""
 
     @classmethod
     def of(
@@ -96,7 +99,31 @@ class Layout:
             start = offset + len(s.prompt) - 1 - first
             targets[row, start : start + len(s.response)] = torch.tensor(s.response)
             mask[row, start : start + len(s.response)] = True
-        return cls(*(t.to(device) for t in (input_ids, attention_mask, position_ids, targets, mask)))
+        return cls(
+            input_ids.to(device),
+            attention_mask.to(device),
+            position_ids.to(device),
+            targets.to(device),
+            mask.to(device),
+            tuple(len(s.response) for s in sequences),
+        )
+
+    @property
+    def kept(self) -> int | Tensor:
+        """The positions that logits are wanted of, as `logits_to_keep`."""
+        return self.targets.shape[1]
+
+    def forward_pass(self) -> AbstractContextManager[None]:
+        """Around the model's forward."""
+        return nullcontext()
+
+    def of_kept(self, logits: Tensor) -> Tensor:
+        """[N, K, V] of logits at all positions."""
+        return logits[:, -self.targets.shape[1] :]
+
+    def sums(self, terms: Tensor) -> Tensor:
+        """Of each sequence's response, [N], float64, of one number a kept position, [N, K]."""
+        return sequence_log_probs(torch.where(self.mask, terms, terms.new_zeros(())))
 
 
 def response_logits(model: nn.Module, layout: Layout, *, placed: bool = True) -> Tensor:
@@ -104,7 +131,6 @@ def response_logits(model: nn.Module, layout: Layout, *, placed: bool = True) ->
 
     Passes `position_ids` (unless not `placed`) and `logits_to_keep` where the model's forward takes them.
     """
-    keep = layout.targets.shape[1]
     accepted = _forward_parameters(model)
     extra: dict[str, object] = {}
     if placed and "position_ids" in accepted:
@@ -112,12 +138,13 @@ def response_logits(model: nn.Module, layout: Layout, *, placed: bool = True) ->
     if "use_cache" in accepted:
         extra["use_cache"] = False
     if "logits_to_keep" in accepted:
-        extra["logits_to_keep"] = keep
-    output = model(input_ids=layout.input_ids, attention_mask=layout.attention_mask, **extra)
+        extra["logits_to_keep"] = layout.kept
+    with layout.forward_pass():
+        output = model(input_ids=layout.input_ids, attention_mask=layout.attention_mask, **extra)
     reshard(model)  # else FSDP2's root keeps its gathered copy, which the next step on the shards passes by
     logits = cast(Tensor, output.logits if hasattr(output, "logits") else output)
     # Autograd would copy them whole for a slice that takes all.
-    return logits if logits.shape[1] == keep else logits[:, -keep:]
+    return logits if logits.shape[1] == layout.targets.shape[1] else layout.of_kept(logits)
 
 
 def response_log_probs(logits: Tensor, layout: Layout, temperature: float = 1.0) -> Tensor:
@@ -150,13 +177,13 @@ def response_statistics(
         return token_statistics(z, sampled, room[0])
 
     parts = [of(*chunk) for chunk in _response_chunks(logits, layout, temperature)]
-    return TokenStatistics.joined(parts).cpu().split(layout.mask.sum(-1).tolist())
+    return TokenStatistics.joined(parts).cpu().split(layout.responses)
 
 
 def response_scores(logits: Tensor, layout: Layout, temperature: float = 1.0) -> tuple[TokenScores, ...]:
     """What scoring anew needs of each sequence's response, likewise."""
     parts = [token_scores(*chunk) for chunk in _response_chunks(logits, layout, temperature)]
-    return TokenScores.joined(parts).cpu().split(layout.mask.sum(-1).tolist())
+    return TokenScores.joined(parts).cpu().split(layout.responses)
 
 
 def _response_chunks(logits: Tensor, layout: Layout, temperature: float) -> Iterator[tuple[Tensor, Tensor]]:

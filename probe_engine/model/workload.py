@@ -168,19 +168,21 @@ class PassTokens:
     """Of units whose weights must be known before they are differentiated in parts."""
 
     @classmethod
-    def of(cls, method: str, units: Sequence[UnitObjective], micro_batch: int) -> PassTokens:
-        """As the method packs them."""
+    def of(
+        cls, method: str, units: Sequence[UnitObjective], micro_batch: int, *, packs: bool = False
+    ) -> PassTokens:
+        """As the method cuts them, `fused` without padding where it `packs`."""
         if method == "fused":
             cut = packed(units, micro_batch)
-            sizes = [(_padded_rows(window), window.oversize) for window in cut]
+            sizes = [(_given(window, packs=packs and window.ragged), window.oversize) for window in cut]
         else:
             parts = [[u.sequences[part] for part in chunks(u, micro_batch)] for u in units]
             sizes = [(sum(map(_padded, each)), len(each) > 1) for each in parts]
         return cls(sum(size for size, _ in sizes), sum(size for size, in_parts in sizes if in_parts))
 
 
-def _padded_rows(window: Window) -> int:
-    return sum(_padded([window.rows[row] for row in rows]) for rows in window.rectangles)
+def _given(window: Window, *, packs: bool) -> int:
+    return sum(bundle.tokens(window.rows) for bundle in window.bundles(packed=packs))
 
 
 def _padded(sequences: Sequence[TokenSequence]) -> int:

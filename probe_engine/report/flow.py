@@ -89,3 +89,5 @@ class MethodInfo(msgspec.Struct, frozen=True, kw_only=True):
     attention: str
     checkpointed_layers: int = 0
     """Layers that run again in the reverse pass, with `--checkpointing`."""
+    packed: bool = False
+    """Whether sequences of several lengths shared rows, so that nothing was padded."""

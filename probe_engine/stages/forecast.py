@@ -91,11 +91,11 @@ def forecast(
     sizes = replace(loaded_sizes(model, registry, extent), units=len(units))
 
     largest = max(len(u.sequences) for u in units)
-    windows = packed(units, size)
+    windows, packs = packed(units, size), method.packs(units)
     costs, work = {}, {}
     for name in get_args(Method):
-        passing = PassTokens.of(name, units, size)
-        scoring = sum(PassTokens.of(name, scored, size).differentiated for scored in again)
+        passing = PassTokens.of(name, units, size, packs=packs)
+        scoring = sum(PassTokens.of(name, scored, size, packs=packs).differentiated for scored in again)
         memory = need(
             replace(
                 sizes,
@@ -125,7 +125,7 @@ def forecast(
 
     together = windows[0].units if method.name == "fused" else units[:1]
     begun = token.gradients(
-        method.name, PassTokens.of(method.name, together, size), rao_blackwell=rao_blackwell
+        method.name, PassTokens.of(method.name, together, size, packs=packs), rao_blackwell=rao_blackwell
     )
     rate, scoring_rate = begun / first.seconds, first.forward.flops / first.forward.seconds
     vectors = vector_seconds * (RUN_VECTORS + UNIT_VECTORS * len(units))

@@ -90,7 +90,7 @@ def measure(
     forms: tuple[XForm, ...] = ("score",) if x_estimator == "score" else ("score", "rao_blackwell")
     rao_blackwell = len(forms) > 1
     keep = keeps_vectors(method, registry, len(units), memory_budget, rao_blackwell=rao_blackwell)
-    info = partial(_info, method, x_estimator, keep, recomputing(policy.model))
+    info = partial(_info, method, units, x_estimator, keep, recomputing(policy.model))
     yield Part(method=info())
     if keep:
         p = p.held()
@@ -202,7 +202,13 @@ def plan(
     return (yield from foresee(window))
 
 
-def _info(method: UnitGradients, x_estimator: XEstimator, keep: bool, recomputed: int) -> MethodInfo:
+def _info(
+    method: UnitGradients,
+    units: Sequence[UnitObjective],
+    x_estimator: XEstimator,
+    keep: bool,
+    recomputed: int,
+) -> MethodInfo:
     return MethodInfo(
         name=method.name,
         x_estimator=x_estimator,
@@ -211,6 +217,7 @@ def _info(method: UnitGradients, x_estimator: XEstimator, keep: bool, recomputed
         fallback_parameters=method.fallback_parameters,
         attention=method.attention,
         checkpointed_layers=recomputed,
+        packed=method.packs(units),
     )
 
 

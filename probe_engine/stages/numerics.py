@@ -10,6 +10,7 @@ import torch
 from probe_engine.checks import numerics as checks
 from probe_engine.checks import surroundings as beside
 from probe_engine.events import FindingEvent
+from probe_engine.model.precision import tolerance
 from probe_engine.model.preconditioner import Preconditioner
 from probe_engine.model.surroundings import Rows, otherwise_padded, surroundings
 from probe_engine.model.underflow import SCALES, underflow
@@ -56,7 +57,7 @@ def numerics(
         second_pass: whether there will be one, because vectors of units are too large to be kept.
     """
     rows = Rows.of(units) if steady else None
-    seen = None if rows is None else surroundings(policy.model, rows, beside.tolerance(dtype))
+    seen = None if rows is None else surroundings(policy.model, rows, tolerance(dtype))
     yield FindingEvent(finding=beside.batching(dtype, seen, steady=steady))
     shifted = rows is not None and seen is not None and beside.shifts(dtype, seen.left, seen.alone)
     other = otherwise_padded(policy.model, rows) if shifted and rows is not None else None

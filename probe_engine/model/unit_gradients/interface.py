@@ -98,6 +98,10 @@ class UnitGradients(Protocol):
         """Parameters that were left to autograd so far, one by one, by a method that means to do without."""
         ...
 
+    def packs(self, units: Sequence[UnitObjective]) -> bool:
+        """Whether sequences of these units share rows, so that nothing is padded."""
+        ...
+
     def measure(self, objective: UnitObjective, *, rao_blackwell: bool = False) -> Measurement:
         """S, X_u and Y_u of one unit."""
         ...

@@ -84,9 +84,13 @@ class UnitObjective:
         )
 
     def brief(self) -> UnitObjective:
-        """The ends of a `pair`; the whole of it where they are the same."""
+        """The ends of a `pair`; the whole of it where they are the same.
+
+        Where the pair's lengths differ, so do theirs: passes that pad, or do without, are then seen at it.
+        """
         pair = self.pair()
-        ends = tuple(s.end(BRIEF_TOKENS, BRIEF_TOKENS) for s in pair.sequences)
+        longest = max(map(len, pair.sequences))
+        ends = tuple(s.end(BRIEF_TOKENS - (len(s) < longest), BRIEF_TOKENS) for s in pair.sequences)
         return replace(pair, sequences=ends) if len(set(ends)) == len(ends) else pair
 
     def group_slices(self) -> list[slice]:

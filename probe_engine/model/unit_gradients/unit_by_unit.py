@@ -28,6 +28,10 @@ class UnitByUnit(ABC):
 
     fallback_parameters = 0
 
+    def packs(self, units: Sequence[UnitObjective]) -> bool:
+        """Every sequence has a row of its own."""
+        return False
+
     @abstractmethod
     def measure(self, objective: UnitObjective, *, rao_blackwell: bool = False) -> Measurement:
         """S, X_u and Y_u of one unit."""

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import tiny
 import torch
+from against_loop import ADAPTATIONS, CONSTANT_LAMBDA, FAMILIES, UNITS, against_loop, build, trained, vectors
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -19,101 +20,28 @@ from torch.utils.flop_counter import FlopCounterMode
 from probe_engine.model import teacher_forcing
 from probe_engine.model.teacher_forcing import response_logits
 from probe_engine.model.unit_gradients import Fused, Loop, objectives
+from probe_engine.model.unit_gradients.fused import method as passes_of_fused
 from probe_engine.model.unit_gradients.fused import packing, reverse
 from probe_engine.model.unit_gradients.fused.packing import PASS_TOKENS, rectangles
 from probe_engine.model.unit_gradients.fused.places import Places
 from probe_engine.model.unit_gradients.fused.tape import Tape
-from probe_engine.model.unit_gradients.received import UnitVectors
-from probe_engine.registry import ParameterRegistry, ParameterVector
+from probe_engine.registry import ParameterVector
 
 pytestmark = pytest.mark.filterwarnings("ignore:The following .*_pattern keys")  # peft on tensors of experts
 
-FAMILIES = ("llama", "gpt2", "qwen2", "gemma", "phi", "mixtral", "opt", "gpt_neox")
-ADAPTATIONS = {
-    "full": None,
-    "lora": {},
-    "dora": {"use_dora": True},
-    "modules_to_save": {"modules_to_save": ["lm_head", "embed_tokens", "wte", "embed_in"]},
-}
-UNITS = objectives(tiny.batch(sizes=(3, 2, 4), weighting="per_token"))
-CONSTANT_LAMBDA = objectives(tiny.batch(sizes=(3, 2, 4)))
-"""As X of (2b) needs it."""
 
-
-def build(
-    family: str, adaptation: str, *, tied: bool = True, dtype: torch.dtype = torch.float32
-) -> nn.Module:
-    base = tiny.model(family, tie_word_embeddings=tied)
-    for name, parameter in base.named_parameters():
-        if parameter.dim() == 1:  # biases of 0 and norms of 1 would hide mistakes
-            parameter.data.add_(
-                0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name)))
-            )
-    changes = ADAPTATIONS[adaptation]
-    if changes is not None:
-        base = tiny.with_lora(base, target_modules="all-linear", **changes)
-    return tiny.cast(base, dtype).eval()
-
-
-def trained(model: nn.Module) -> ParameterRegistry:
-    return ParameterRegistry.of(model).trainable
-
-
-def vectors(method, units=UNITS, *, rao_blackwell: bool = False) -> list[tuple[ParameterVector, ...]]:
-    """X and Y of each unit, and X of (2b)."""
-    received = UnitVectors(method.registry)
-    receive_rb = received.add_rao_blackwell if rao_blackwell else None
-    scored = list(method.measurements(units, received, receive_rb=receive_rb))
-    assert [s.objective for s in scored] == list(units)
-    third = [received.rao_blackwell] if rao_blackwell else []
-    return [(*received.of(number), *(of(number) for of in third)) for number in range(len(units))]
-
-
-def error(ours, theirs) -> float:
-    """Largest error in norm over the largest unit, of X and of Y (and of X of (2b)); a gradient that no unit
-    has on one side no unit has on the other."""
-    found = []
-    for kind in range(len(theirs[0])):
-        mine, reference = ([unit[kind] for unit in side] for side in (ours, theirs))
-        assert reached(mine) == reached(reference)
-        largest = max(v.norm() for v in reference)
-        found += [difference(a, b) / largest for a, b in zip(mine, reference, strict=True)]
-    return max(found)
-
-
-def reached(of_units: list[ParameterVector]) -> list[bool]:
-    return [
-        any(t is not None for t in tensors) for tensors in zip(*(v.tensors for v in of_units), strict=True)
-    ]
-
-
-def difference(a: ParameterVector, b: ParameterVector) -> float:
-    """‖a − b‖, None for 0."""
-    pairs = zip(a.tensors, b.tensors, strict=True)
-    present = [
-        (0.0 if s is None else s) - (0.0 if t is None else t)
-        for s, t in pairs
-        if not (s is None and t is None)
-    ]
-    return sum(float(d.double().square().sum()) for d in present) ** 0.5
-
-
-def against_loop(
-    model: nn.Module, *, micro_batch: int = 8, units=UNITS, rao_blackwell: bool = False
-) -> tuple[float, Fused]:
-    fused, loop = Fused(model, trained(model), micro_batch), Loop(model, trained(model), 100)
-    ours, theirs = (vectors(method, units, rao_blackwell=rao_blackwell) for method in (fused, loop))
-    return error(ours, theirs), fused
-
-
-@pytest.fixture(params=["right", "left"])
-def padding_side(request, monkeypatch):
+@pytest.fixture(params=["packed", "right", "left"])
+def passes(request, monkeypatch):
+    """Sequences in one row, or padded on either side."""
+    if request.param == "packed":
+        return
     layout = teacher_forcing.Layout.of
 
     def padded(sequences, *, device, padding_side="right"):
         return layout(sequences, device=device, padding_side=request.param)
 
     monkeypatch.setattr(teacher_forcing.Layout, "of", padded)
+    monkeypatch.setattr(passes_of_fused, "keeps_apart", lambda *_: False)
 
 
 # peft has no DoRA for experts that share one tensor.
@@ -121,7 +49,7 @@ BUILDS = [b for b in itertools.product(FAMILIES, ADAPTATIONS) if b != ("mixtral"
 
 
 @pytest.mark.parametrize(("family", "adaptation"), BUILDS)
-@pytest.mark.usefixtures("padding_side")
+@pytest.mark.usefixtures("passes")
 def test_loop_s_gradients_in_float32(family, adaptation):
     for tied in (True, False):
         found, _ = against_loop(build(family, adaptation, tied=tied))
@@ -137,7 +65,7 @@ def test_loop_s_gradients_in_float64(family, adaptation):
 
 
 @pytest.mark.parametrize(("family", "adaptation"), BUILDS)
-@pytest.mark.usefixtures("padding_side")
+@pytest.mark.usefixtures("passes")
 def test_loop_s_rao_blackwell_gradients_in_float32(family, adaptation):
     found, _ = against_loop(build(family, adaptation), units=CONSTANT_LAMBDA, rao_blackwell=True)
     assert found < 1e-5
@@ -176,6 +104,7 @@ def test_parameters_left_to_autograd_are_counted(family, adaptation, left_to_aut
 
 @pytest.mark.parametrize("micro_batch", [1, 2, 3, 5])
 @pytest.mark.parametrize("adaptation", ["lora", "full"])
+@pytest.mark.usefixtures("passes")
 def test_windows_parts_and_slabs_move_nothing(adaptation, micro_batch, monkeypatch):
     monkeypatch.setattr(reverse, "FORMED_NUMBERS", 70)
     found, _ = against_loop(build("opt", adaptation, dtype=torch.float64), micro_batch=micro_batch)

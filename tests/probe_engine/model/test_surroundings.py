@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from probe_engine.checks.surroundings import batching, padding, shifts, tolerance
+from probe_engine.checks.surroundings import batching, padding, shifts
+from probe_engine.model.precision import tolerance
 from probe_engine.model.surroundings import Rows, Surroundings, otherwise_padded, surroundings
 from probe_engine.model.teacher_forcing import TokenSequence
 from probe_engine.model.unit_gradients import UnitObjective, objectives

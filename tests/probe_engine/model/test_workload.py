@@ -52,19 +52,25 @@ def test_a_first_pass_costs_what_is_foreseen(kind: str, method: str) -> None:
     assert foreseen == pytest.approx(flops_of_a_first_pass(policy, units, method), rel=0.25)
 
 
-@pytest.mark.parametrize("method", ["fused", "loop"])
+@pytest.mark.parametrize(("method", "attention"), [("fused", "sdpa"), ("fused", "eager"), ("loop", "sdpa")])
 @pytest.mark.parametrize("micro_batch", [2, 8])
-def test_tokens_are_those_that_the_model_is_given(method: str, micro_batch: int) -> None:
+def test_tokens_are_those_that_the_model_is_given(method: str, attention: str, micro_batch: int) -> None:
     policy, units = tiny.policy(MODELS["lora"]()), objectives(tiny.batch())
+    policy.model.set_attn_implementation(attention)
     given: list[int] = []
     policy.model.register_forward_pre_hook(
         lambda _module, _args, kwargs: given.append(kwargs["input_ids"].numel()), with_kwargs=True
     )
     computed = unit_gradients(method, policy.model, policy.registry, micro_batch=micro_batch, temperature=1.0)
+    packs = computed.packs(units)
+    assert packs == ((method, attention) == ("fused", "sdpa"))
+    given.clear()
     for _ in computed.measurements(units, lambda *_: None):
         pass
-    tokens = PassTokens.of(method, units, micro_batch)
+    tokens = PassTokens.of(method, units, micro_batch, packs=packs)
     assert sum(given) == tokens.differentiated + tokens.scored_first
+    if packs:
+        assert tokens.differentiated == sum(u.tokens for u in units)
 
 
 def test_progress_is_told_of_whole_windows_before_their_units_come() -> None:

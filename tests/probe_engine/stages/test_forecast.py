@@ -33,6 +33,7 @@ def test_passes_and_tokens_are_those_of_the_run(method: str, budget: str) -> Non
     assert report.forecast is not None
     assert report.method is not None
     assert report.forecast.method == report.method.name == method
+    assert report.method.packed == (method == "fused")
     foreseen = report.forecast.predicted[method]
     assert foreseen.passes == report.method.passes
     counted = {e.stage: e for e in events if isinstance(e, Progress)}

@@ -5,7 +5,9 @@ Sequences do not mix, so cotangent 1 on every S[n] brings δ[n] = ∂S[n]/∂(ou
 linear one ∇_W S[n] = Σ_t δ xᵀ. X_u and Y_u are sums of the same products with other weights. X of (2b) is the
 same with the sums Σ_t [ h_t + W_t·log π_t ] in place of S, whose weights W differ by token.
 
-packing  which sequences share a pass
+packing  which sequences share a pass, in one row or each in its own
+trial    whether the model may be given several in one row
+slots    which part of a tensor is which sequence's
 places   where parameters are in the model, and which layers have a rule
 tape     a forward pass with the layers' inputs, and what autograd's graph says of each parameter's uses
 rules    gradients of a layer's parameters from x and δ

@@ -12,11 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from probe_engine.estimators.token_statistics import TokenScores, TokenStatistics
-from probe_engine.model.teacher_forcing import Layout, device_of, response_logits, response_scores
-from probe_engine.model.unit_gradients.fused.packing import Window, packed
+from probe_engine.model.packed_attention import attention_by_sequence, may_attend_by_sequence
+from probe_engine.model.packed_layout import laid_out
+from probe_engine.model.teacher_forcing import (
+    TokenSequence,
+    device_of,
+    response_logits,
+    response_scores,
+)
+from probe_engine.model.unit_gradients.fused.packing import Bundle, Window, packed
 from probe_engine.model.unit_gradients.fused.places import Places
 from probe_engine.model.unit_gradients.fused.reverse import Pass, reverse
 from probe_engine.model.unit_gradients.fused.tape import Tape
+from probe_engine.model.unit_gradients.fused.trial import keeps_apart
 from probe_engine.model.unit_gradients.interface import (
     Dots,
     Measurement,
@@ -50,6 +58,8 @@ class Fused:
     keeps_vectors: bool = True
     _without_rule: set[int] = field(default_factory=set)
     """Parameters, by index, that some use without a rule was seen of."""
+    _tried: list[bool] = field(default_factory=list)
+    """Whether the model may be given several sequences in one row, once it was tried."""
 
     @cached_property
     def _places(self) -> Places:
@@ -64,6 +74,11 @@ class Fused:
     def fallback_parameters(self) -> int:
         """Parameters that autograd differentiated so far, for want of a rule."""
         return len(self._without_rule)
+
+    def packs(self, units: Sequence[UnitObjective]) -> bool:
+        """Whether sequences of these units share rows, so that nothing is padded."""
+        with attention_by_sequence():
+            return any(self._packs(window) for window in packed(units, self.micro_batch))
 
     def measure(self, objective: UnitObjective, *, rao_blackwell: bool = False) -> Measurement:
         """S, X_u and Y_u of one unit."""
@@ -94,7 +109,8 @@ class Fused:
     def score(self, objective: UnitObjective) -> Scored:
         """S and token statistics of one unit, without a graph."""
         (window,) = packed([objective], self.micro_batch)
-        (scored,) = self._scored(window)
+        with attention_by_sequence():
+            (scored,) = self._scored(window)
         return scored
 
     def contract(
@@ -141,40 +157,44 @@ class Fused:
         return [scored]
 
     def _scored(self, window: Window) -> list[Scored]:
+        bundles = self._bundles(window)
         with torch.no_grad():
-            return _split(window, [self._tape(window, rows) for rows in window.rectangles])
+            return _split(window, bundles, [self._tape(window, bundle) for bundle in bundles])
 
     @torch.no_grad()
     def _rescored(self, window: Window) -> list[Rescored]:
         scores: list[tuple[TokenScores, ...]] = []
-        for rows in window.rectangles:
-            layout = Layout.of([window.rows[row] for row in rows], device=device_of(self.model))
+        bundles = self._bundles(window)
+        for bundle in bundles:
+            sequences = [window.rows[row] for row in bundle.rows]
+            layout = laid_out(sequences, device_of(self.model), packed=bundle.packed)
             scores.append(response_scores(response_logits(self.model, layout), layout, self.temperature))
         return [
             Rescored(unit, torch.stack([t.log_probs.double().sum() for t in tokens]), tokens)
-            for unit, tokens in zip(window.units, _by_unit(window, scores), strict=True)
+            for unit, tokens in zip(window.units, _by_unit(window, bundles, scores), strict=True)
         ]
 
     def _at_once(self, window: Window, receive: Receive, receive_rb: ReceiveX | None) -> list[Scored]:
         """All graphs of the window, then their reverse passes."""
-        tapes = self._tapes(window, window.rectangles)
-        scored = _split(window, tapes)
-        self._reverse(window, window.rectangles, tapes, scored, receive, receive_rb)
+        bundles = self._bundles(window)
+        tapes = self._tapes(window, bundles)
+        scored = _split(window, bundles, tapes)
+        self._reverse(window, bundles, tapes, scored, receive, receive_rb)
         return scored
 
     def _in_parts(
         self, window: Window, scored: Sequence[Scored], receive: Receive, receive_rb: ReceiveX | None
     ) -> None:
-        """Rectangle by rectangle: what arrives are parts of the units' sums."""
+        """Pass by pass: what arrives are parts of the units' sums."""
         tokens = [t for s in scored for t in s.tokens]
-        for rows in window.rectangles:
-            tapes = self._tapes(window, [rows], tokens)
-            self._reverse(window, [rows], tapes, scored, receive, receive_rb)
+        for bundle in self._bundles(window):
+            tapes = self._tapes(window, [bundle], tokens)
+            self._reverse(window, [bundle], tapes, scored, receive, receive_rb)
 
     def _reverse(
         self,
         window: Window,
-        rectangles: Sequence[list[int]],
+        bundles: Sequence[Bundle],
         tapes: Sequence[Tape],
         scored: Sequence[Scored],
         receive: Receive,
@@ -184,8 +204,8 @@ class Fused:
 
         def passes(roots: Iterable[Tensor], weights: Tensor) -> list[Pass]:
             return [
-                Pass(tape, root, window.places[rows], weights[:, :, rows])
-                for tape, root, rows in zip(tapes, roots, rectangles, strict=True)
+                Pass(tape, root, window.places[bundle.rows], weights[:, :, bundle.rows])
+                for tape, root, bundle in zip(tapes, roots, bundles, strict=True)
             ]
 
         of_S = passes([tape.S for tape in tapes], window.weights([s.S for s in scored]))
@@ -194,50 +214,73 @@ class Fused:
         if receive_rb is not None:
             to_come = [w for s in scored for w in s.objective.entropies_to_come(s.tokens)]
             roots = [
-                tape.rao_blackwell([to_come[row] for row in rows])
-                for tape, rows in zip(tapes, rectangles, strict=True)
+                tape.rao_blackwell([to_come[row] for row in bundle.rows])
+                for tape, bundle in zip(tapes, bundles, strict=True)
             ]
             of_sums = passes(roots, window.rao_blackwell_weights())
             reverse(self.registry, of_sums, window.numbers, receive_rb, again=False)
 
     def _tapes(
-        self, window: Window, rectangles: Sequence[list[int]], tokens: Sequence[TokenStatistics] = ()
+        self, window: Window, bundles: Sequence[Bundle], tokens: Sequence[TokenStatistics] = ()
     ) -> list[Tape]:
         while True:
-            tapes = [self._tape(window, rows, tokens) for rows in rectangles]
+            tapes = [self._tape(window, bundle, tokens) for bundle in bundles]
             cut_off = set().union(*(tape.cut_off for tape in tapes))
             if not cut_off:
                 return tapes
             self._without_rule.update(cut_off)
 
-    def _tape(self, window: Window, rows: Sequence[int], tokens: Sequence[TokenStatistics] = ()) -> Tape:
+    def _tape(self, window: Window, bundle: Bundle, tokens: Sequence[TokenStatistics] = ()) -> Tape:
         """
         Args:
             tokens: statistics of all the window's responses, where they are known.
         """
-        sequences = [window.rows[row] for row in rows]
+        return self._recorded(
+            [window.rows[row] for row in bundle.rows],
+            packed=bundle.packed,
+            tokens=[tokens[row] for row in bundle.rows] if tokens else (),
+        )
+
+    def _recorded(
+        self, sequences: Sequence[TokenSequence], *, packed: bool, tokens: Sequence[TokenStatistics] = ()
+    ) -> Tape:
         return Tape(
             self.model,
             self.registry,
             self._places,
             sequences,
             self.temperature,
+            packed=packed,
             without_rule=self._without_rule,
-            tokens=[tokens[row] for row in rows] if tokens else (),
+            tokens=tokens,
         )
 
+    def _bundles(self, window: Window) -> list[Bundle]:
+        return window.bundles(packed=self._packs(window))
 
-def _split(window: Window, tapes: Sequence[Tape]) -> list[Scored]:
+    def _packs(self, window: Window) -> bool:
+        if not window.ragged:
+            return False
+        if not self._tried:
+            self._tried.append(
+                may_attend_by_sequence(self.model) and keeps_apart(self.model, self._recorded, window.rows)
+            )
+        return self._tried[0]
+
+
+def _split(window: Window, bundles: Sequence[Bundle], tapes: Sequence[Tape]) -> list[Scored]:
     """S and token statistics of all rows, unit by unit."""
-    S = _by_unit(window, [tape.S.detach().cpu() for tape in tapes])
-    tokens = _by_unit(window, [tape.tokens for tape in tapes])
+    S = _by_unit(window, bundles, [tape.S.detach().cpu() for tape in tapes])
+    tokens = _by_unit(window, bundles, [tape.tokens for tape in tapes])
     return [Scored(unit, torch.stack(s), t) for unit, s, t in zip(window.units, S, tokens, strict=True)]
 
 
-def _by_unit(window: Window, by_rectangle: Iterable[Iterable[T]]) -> list[tuple[T, ...]]:
-    """What came of each row, rectangle by rectangle, as each unit's in its order."""
-    order = [row for rows in window.rectangles for row in rows]
-    found = dict(zip(order, chain.from_iterable(by_rectangle), strict=True))
+def _by_unit(
+    window: Window, bundles: Sequence[Bundle], by_bundle: Iterable[Iterable[T]]
+) -> list[tuple[T, ...]]:
+    """What came of each row, pass by pass, as each unit's in its order."""
+    order = [row for bundle in bundles for row in bundle.rows]
+    found = dict(zip(order, chain.from_iterable(by_bundle), strict=True))
     rows = iter(range(len(order)))
     return [tuple(found[next(rows)] for _ in unit.sequences) for unit in window.units]
 
@@ -247,7 +290,8 @@ def _in_order(windows: Sequence[Window], of: Callable[[Window], Sequence[T]], pa
     waiting: dict[int, T] = {}
     turn = 0
     for window in windows:
-        waiting.update(zip(window.numbers, of(window), strict=True))
+        with attention_by_sequence():
+            waiting.update(zip(window.numbers, of(window), strict=True))
         passed(sum(unit.tokens for unit in window.units))
         while turn in waiting:
             yield waiting.pop(turn)

@@ -1,7 +1,8 @@
 """Which sequences share a pass: little padding, and memory that does not grow with the batch.
 
 A window is a run of whole units whose graphs live at the same time, for what a response weighs depends on
-S of its whole group. Its sequences, sorted by length, are cut into rectangles: one padded forward pass each.
+S of its whole group. Where its sequences differ in length and the model allows it, they stand one behind the
+other in one row. Else they are sorted by length and cut into rectangles: one padded forward pass each.
 """
 
 from __future__ import annotations
@@ -21,13 +22,28 @@ PASS_TOKENS = 64
 
 
 @dataclass(frozen=True)
+class Bundle:
+    """Sequences that share a forward pass."""
+
+    rows: list[int]
+    """By index among those of the window."""
+    packed: bool
+    """In one row; else each in its own, padded to the longest."""
+
+    def tokens(self, sequences: Sequence[TokenSequence]) -> int:
+        """That the model is given, padding included, of all the window's sequences."""
+        lengths = [len(sequences[row]) for row in self.rows]
+        return sum(lengths) if self.packed else len(lengths) * max(lengths)
+
+
+@dataclass(frozen=True)
 class Window:
     """Units, by number, with their sequences as rows, unit after unit."""
 
     numbers: tuple[int, ...]
     units: tuple[UnitObjective, ...]
     budget: int
-    """Padded tokens in one pass."""
+    """Tokens in one pass, padding included."""
     alone: bool = False
     """Whether every sequence has its own pass, however short: what helps where neighbours are not without
     influence (GRAD020)."""
@@ -43,12 +59,19 @@ class Window:
         sizes = torch.tensor([len(unit.sequences) for unit in self.units])
         return torch.repeat_interleave(torch.arange(len(self.units)), sizes)
 
-    @cached_property
-    def rectangles(self) -> list[list[int]]:
-        """Rows by index, each once."""
+    @property
+    def ragged(self) -> bool:
+        """Whether passes could do without padding."""
+        return not self.alone and len(set(map(len, self.rows))) > 1
+
+    def bundles(self, *, packed: bool) -> list[Bundle]:
+        """All sequences, each once."""
+        lengths = [len(s) for s in self.rows]
         if self.alone:
-            return [[row] for row in range(len(self.rows))]
-        return rectangles([len(s) for s in self.rows], self.budget)
+            cut = [[row] for row in range(len(lengths))]
+        else:
+            cut = runs(lengths, self.budget) if packed else rectangles(lengths, self.budget)
+        return [Bundle(rows, packed and len(rows) > 1) for rows in cut]
 
     @property
     def oversize(self) -> bool:
@@ -88,15 +111,21 @@ def packed(units: Sequence[UnitObjective], micro_batch: int) -> list[Window]:
 
 def windows(units: Sequence[UnitObjective], numbers: Sequence[int], budget: int) -> list[Window]:
     """These units in their order, at most `budget` tokens together; a larger one stands alone."""
+    cut = [[numbers[i] for i in run] for run in runs([units[n].tokens for n in numbers], budget)]
+    return [Window(tuple(group), tuple(units[n] for n in group), budget) for group in cut]
+
+
+def runs(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Sequences by index, in their order, at most `budget` tokens together or one sequence."""
     cut: list[list[int]] = []
     filled = 0
-    for number in numbers:
-        if not cut or filled + units[number].tokens > budget:
+    for row, length in enumerate(lengths):
+        if not cut or filled + length > budget:
             cut.append([])
             filled = 0
-        cut[-1].append(number)
-        filled += units[number].tokens
-    return [Window(tuple(group), tuple(units[n] for n in group), budget) for group in cut]
+        cut[-1].append(row)
+        filled += length
+    return cut
 
 
 def rectangles(lengths: Sequence[int], budget: int) -> list[list[int]]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from probe_engine.model.unit_gradients.fused.slots import Parts
 from probe_engine.model.unit_gradients.fused.tape import Anchor, RuledCall, Tape
 from probe_engine.registry import ParameterRegistry, wide
 
@@ -34,11 +35,11 @@ class Pass:
     weights: Tensor
     """w, [k, U, n]"""
 
-    _of: dict[tuple[int, int, torch.device, torch.dtype], tuple[Tensor, Tensor]] = field(default_factory=dict)
+    _of: dict[tuple[int, int, torch.device, torch.dtype], tuple[Parts, Tensor]] = field(default_factory=dict)
 
-    def of(self, start: int, stop: int, delta: Tensor) -> tuple[Tensor, Tensor]:
-        """The sequences of some of the units, [m], and their weights, [k, stop − start, m], where δ is and as
-        wide as its products.
+    def of(self, start: int, stop: int, delta: Tensor) -> tuple[Parts, Tensor]:
+        """What takes out the parts of the m sequences of some of the units, and their weights,
+        [k, stop − start, m], where δ is and as wide as its products.
 
         All parameters ask for the same ones.
         """
@@ -46,7 +47,8 @@ class Pass:
         key = start, stop, device, dtype
         if key not in self._of:
             at = ((self.units >= start) & (self.units < stop)).nonzero().squeeze(-1)
-            self._of[key] = at.to(device), self.weights[:, start:stop][..., at].to(device, dtype)
+            weights = self.weights[:, start:stop][..., at].to(device, dtype)
+            self._of[key] = self.tape.slots.parts(at, device), weights
         return self._of[key]
 
 
@@ -178,21 +180,22 @@ def _added(
     """
     assert call.given is not None
     assert call.delta is not None
-    at, weights = each.of(group.start, group.stop, call.delta)
-    if not len(at):
+    parts, weights = each.of(group.start, group.stop, call.delta)
+    sequences = weights.shape[-1]
+    if not sequences:
         return totals
     length, numel = shape[1], shape[1:].numel()
-    step = max(1, FORMED_NUMBERS * length // (len(at) * max(1, numel)))
+    step = max(1, FORMED_NUMBERS * length // (sequences * max(1, numel)))
     for first in range(0, length, step):
         rows = slice(first, min(first + step, length))
-        gradients = call.rule.gradients(call.given, call.delta, call.names[key], at, rows)
+        gradients = call.rule.gradients(call.given, call.delta, call.names[key], parts, rows)
         # Apart, not as one product: whoever keeps X would keep Y with it.
-        parts = [(w @ gradients.flatten(1)).view(shape[0], *gradients.shape[1:]) for w in weights]
+        sums = [(w @ gradients.flatten(1)).view(shape[0], *gradients.shape[1:]) for w in weights]
         if not totals and len(gradients[0]) == length:
-            return parts
-        totals = totals or [part.new_zeros(shape) for part in parts]
-        for total, part in zip(totals, parts, strict=True):
-            total[:, rows] += part.to(total.device)
+            return sums
+        totals = totals or [each_sum.new_zeros(shape) for each_sum in sums]
+        for total, each_sum in zip(totals, sums, strict=True):
+            total[:, rows] += each_sum.to(total.device)
     return totals
 
 
@@ -222,12 +225,10 @@ def _differentiate(
 
 def _weighted(registry: ParameterRegistry, start: _Start, weights: Tensor) -> list[Tensor | None]:
     """Σ_i w_i ∇root_i for the parameters that begin here."""
-    delta = start.delta
-    weighted = delta * weights.to(delta.device, delta.dtype).view(-1, *[1] * (start.anchor.axes - 1))
     gradients = torch.autograd.grad(
         [start.anchor.edge],
         [registry.parameters[index] for index in start.parameters],
-        [weighted],
+        [start.anchor.weighted(start.delta, weights)],
         retain_graph=True,
         allow_unused=True,
     )

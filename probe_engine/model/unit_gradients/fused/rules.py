@@ -1,16 +1,16 @@
 """Per-sequence parameter gradients of a layer from its input x and δ = ∂S/∂(its output).
 
-N  sequences of a forward pass; sequences do not mix, so row n of δ is ∂S[n]/∂(row n of the output)
-T  positions, the product of all axes between the first and the last
+n  sequences that are asked about; they do not mix, so a sequence's part of δ is ∂S/∂(its part of the output)
+t  positions of a sequence, the product of all axes between the first and the last
 
 A rule gives the gradient of some rows of a parameter for each of some sequences, [n, rows, ...], in float32
-or wider. It answers for the layer's arithmetic only: that the parameter is used nowhere else is read off
-autograd's graph (`tape`).
+or wider; `parts` tells the sequences apart (`slots`). It answers for the layer's arithmetic only: that the
+parameter is used nowhere else is read off autograd's graph (`tape`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -20,6 +20,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
+from probe_engine.model.unit_gradients.fused.slots import Parts
 from probe_engine.registry import wide
 
 
@@ -49,14 +50,14 @@ class Rule(Protocol):
         """Whether this call, which gave `output`, is what the rule takes it for."""
         ...
 
-    def gradients(self, call: LayerCall, delta: Tensor, name: str, at: Tensor, rows: slice) -> Tensor:
-        """∂S[n]/∂(parameter `name`)[rows] for the sequences `at`, [len(at), rows, ...].
+    def gradients(self, call: LayerCall, delta: Tensor, name: str, parts: Parts, rows: slice) -> Tensor:
+        """∂S/∂(parameter `name`)[rows] of each sequence, [n, rows, ...].
 
         Args:
             call: the layer's.
             delta: ∂S/∂output, of the output's shape.
             name: of the parameter within the layer.
-            at: indices among the N sequences.
+            parts: the sequences' of δ, and of tensors with its leading axes.
             rows: along the parameter's first axis.
         """
         ...
@@ -73,15 +74,15 @@ class Affine:
         x = call.input
         return x is not None and x.shape[:-1] == output.shape[:-1]
 
-    def gradients(self, call: LayerCall, delta: Tensor, name: str, at: Tensor, rows: slice) -> Tensor:
+    def gradients(self, call: LayerCall, delta: Tensor, name: str, parts: Parts, rows: slice) -> Tensor:
         """Σ_t δ xᵀ, or its transpose, or Σ_t δ."""
-        d = _positions(delta, at)
+        d = _widened(parts(delta))
         if name == "bias":
-            return d[..., rows].sum(1)
+            return _summed(d, rows)
         assert call.input is not None  # `holds` has seen it
-        x = _positions(call.input, at)
+        x = _widened(parts(call.input))
         left, right = (x, d) if self.transposed else (d, x)
-        return left[..., rows].mT @ right
+        return _joined([a[..., rows].mT @ b for a, b in zip(left, right, strict=True)])
 
 
 class Scale:
@@ -95,12 +96,12 @@ class Scale:
         """One number for each feature of the output."""
         return all(p.shape == output.shape[-1:] for p in call.module.parameters(recurse=False))
 
-    def gradients(self, call: LayerCall, delta: Tensor, name: str, at: Tensor, rows: slice) -> Tensor:
+    def gradients(self, call: LayerCall, delta: Tensor, name: str, parts: Parts, rows: slice) -> Tensor:
         """Σ_t δ ⊙ a, or Σ_t δ."""
-        d = _positions(delta, at)
+        d = _widened(parts(delta))
         if name == "weight":
-            d = d * _positions(_response(call), at)
-        return d[..., rows].sum(1)
+            d = [a * b for a, b in zip(d, _widened(parts(_response(call))), strict=True)]
+        return _summed(d, rows)
 
 
 class Lookup:
@@ -117,22 +118,21 @@ class Lookup:
         plain = F.embedding(ids, module.weight.detach())
         return _is_plain(module) or torch.allclose(plain * _response(call), output)
 
-    def gradients(self, call: LayerCall, delta: Tensor, name: str, at: Tensor, rows: slice) -> Tensor:
+    def gradients(self, call: LayerCall, delta: Tensor, name: str, parts: Parts, rows: slice) -> Tensor:
         """δ of each token, added up in the row of its id; the padding token's row stays 0."""
         module, ids = call.module, call.input
         assert isinstance(module, nn.Embedding)
         assert ids is not None  # `holds` has seen it
-        d, tokens = _positions(delta, at), ids[at].flatten(1)
+        d = _widened(parts(delta))
         if not _is_plain(module):
-            d = d * _positions(_response(call), at)
+            d = [a * b for a, b in zip(d, _widened(parts(_response(call))), strict=True)]
         start, stop, _ = rows.indices(module.num_embeddings)
-        wanted = (tokens >= start) & (tokens < stop)
-        if module.padding_idx is not None:
-            wanted &= tokens != module.padding_idx
-        place = tokens - start + (stop - start) * torch.arange(len(at), device=tokens.device)[:, None]
-        summed = d.new_zeros(len(at) * (stop - start), d.shape[-1])
-        summed.index_add_(0, place[wanted], d[wanted])
-        return summed.view(len(at), stop - start, -1)
+        return _joined(
+            [
+                _added_up(tokens.squeeze(-1), of_tokens, start, stop, module.padding_idx)
+                for tokens, of_tokens in zip(parts(ids[..., None]), d, strict=True)
+            ]
+        )
 
 
 LINEAR, CONV1D, SCALE, LOOKUP = Affine(transposed=False), Affine(transposed=True), Scale(), Lookup()
@@ -174,7 +174,27 @@ def _response(call: LayerCall) -> Tensor:
     return at_one - at_zero
 
 
-def _positions(tensor: Tensor, at: Tensor) -> Tensor:
-    """[N, ..., d] → [len(at), T, d], float32 or wider."""
-    chosen = tensor if len(at) == len(tensor) else tensor[at]
-    return chosen.flatten(1, -2).to(wide(tensor.dtype))
+def _added_up(tokens: Tensor, d: Tensor, start: int, stop: int, padding: int | None) -> Tensor:
+    """δ [n, t, d] in the rows `start` to `stop` of their tokens [n, t]: [n, stop − start, d]."""
+    n, size = len(tokens), stop - start
+    wanted = (tokens >= start) & (tokens < stop)
+    if padding is not None:
+        wanted &= tokens != padding
+    place = tokens - start + size * torch.arange(n, device=tokens.device)[:, None]
+    summed = d.new_zeros(n * size, d.shape[-1])
+    summed.index_add_(0, place[wanted], d[wanted])
+    return summed.view(n, size, -1)
+
+
+def _widened(parts: Sequence[Tensor]) -> list[Tensor]:
+    return [part.to(wide(part.dtype)) for part in parts]
+
+
+def _summed(parts: Sequence[Tensor], rows: slice) -> Tensor:
+    """Over positions: [n, rows] of [n, t, d]."""
+    return _joined([part[..., rows].sum(1) for part in parts])
+
+
+def _joined(of_parts: Sequence[Tensor]) -> Tensor:
+    """One after the other; no copy of one alone."""
+    return of_parts[0] if len(of_parts) == 1 else torch.cat(list(of_parts))

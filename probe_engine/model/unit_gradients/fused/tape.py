@@ -16,8 +16,8 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from probe_engine.estimators.token_statistics import TokenStatistics
 from probe_engine.model.logit_derivatives import log_prob_sums, rao_blackwell_sums
 from probe_engine.model.module_calls import tensors
+from probe_engine.model.packed_layout import laid_out
 from probe_engine.model.teacher_forcing import (
-    Layout,
     TokenSequence,
     device_of,
     response_logits,
@@ -26,6 +26,7 @@ from probe_engine.model.teacher_forcing import (
 from probe_engine.model.unit_gradients.fused.graph import Node, leaf_edges
 from probe_engine.model.unit_gradients.fused.places import Layer, Places
 from probe_engine.model.unit_gradients.fused.rules import LOOKUP, LayerCall, Rule
+from probe_engine.model.unit_gradients.fused.slots import Rows, Runs, Slots, by_row
 from probe_engine.registry import ParameterRegistry
 
 
@@ -68,15 +69,16 @@ class RuledCall:
 
 @dataclass(frozen=True)
 class Anchor:
-    """A tensor with one row a sequence, through which all of some parameters' gradient comes."""
+    """A tensor whose parts are the sequences', through which all of some parameters' gradient comes."""
 
     edge: GradientEdge
-    axes: int
+    weighted: Callable[[Tensor, Tensor], Tensor]
+    """δ there with each sequence's part times its weight."""
 
     @classmethod
     def at(cls, root: Tensor) -> Anchor:
         """Where a reverse pass begins: [N]."""
-        return cls(get_gradient_edge(root), 1)
+        return cls(get_gradient_edge(root), by_row)
 
 
 @dataclass
@@ -100,6 +102,7 @@ class Tape:
     Args:
         registry: the parameters that are to be differentiated.
         places: where they are.
+        packed: whether the sequences stand in one row, or each in its own.
         without_rule: parameters, by index, that are known to have a use without a rule.
         tokens: each response's statistics, where they are known already.
     """
@@ -112,15 +115,21 @@ class Tape:
         sequences: Sequence[TokenSequence],
         temperature: float,
         *,
+        packed: bool,
         without_rule: Collection[int],
         tokens: Sequence[TokenStatistics] = (),
     ) -> None:
         self._registry, self._places = registry, places
         self._without_rule = {registry.ids[index] for index in without_rule}
-        self._calls: list[tuple[Node, RuledCall]] = []
+        self._calls: list[tuple[GradientEdge, RuledCall]] = []
         self._seen: dict[nn.Module, _Seen] = defaultdict(_Seen)
         self._starts: list[GradientEdge] = []
-        self._layout = Layout.of(sequences, device=device_of(model))
+        self._layout = laid_out(sequences, device_of(model), packed=packed)
+        self.slots: Slots = (
+            Runs(tuple(map(len, sequences)), self._layout.responses)
+            if packed
+            else Rows(len(sequences), self._layout.input_ids.shape[1], self._layout.targets.shape[1])
+        )
         self._temperature = temperature
         with self._watched():
             logits = response_logits(model, self._layout)
@@ -146,11 +155,30 @@ class Tape:
         assert self._logits is not None  # gone with the graph, after a reverse pass that does not retain it
         return rao_blackwell_sums(self._logits, self._layout, self.tokens, to_come, self._temperature)
 
+    def mixes(self, sequence: int) -> bool:
+        """Whether S of this sequence depends on a place that is taken for another one's; or on none at all.
+
+        Looks at whatever gradients of parameters are made from. It takes the graph down.
+        """
+        edges = [*self._starts, *(edge for edge, _ in self._calls)]
+        anchors = [Anchor(edge, self.slots.weighted) for edge in edges]
+        anchors += self.anchors(self.S, self.unruled)
+        others = torch.ones(len(self.S))
+        others[sequence] = 0
+        reached = False
+        deltas = torch.autograd.grad(self.S[sequence], [a.edge for a in anchors], allow_unused=True)
+        for anchor, delta in zip(anchors, deltas, strict=True):
+            if delta is not None:
+                if bool(anchor.weighted(delta, others).any()):
+                    return True
+                reached |= bool(delta.any())
+        return not reached
+
     def anchors(self, root: Tensor, parameters: Collection[int]) -> dict[Anchor, list[int]]:
         """Where autograd differentiates these parameters from, as far as S depends on them.
 
-        The innermost module around all uses of a parameter whose output is one tensor of a row a sequence;
-        the root of the reverse pass, S or what (2b) differentiates, where there is none.
+        The innermost module around all uses of a parameter whose output is one tensor with a part for each
+        sequence; the root of the reverse pass, S or what (2b) differentiates, where there is none.
         """
         found: dict[Anchor, list[int]] = defaultdict(list)
         for index in sorted(parameters):
@@ -180,8 +208,8 @@ class Tape:
 
     def _sorted(self, visited: set[Node]) -> tuple[dict[int, list[RuledCall]], set[int]]:
         uses: dict[int, list[RuledCall]] = defaultdict(list)
-        for node, call in self._calls:
-            if node in visited:
+        for edge, call in self._calls:
+            if edge.node in visited:
                 for key in call.names:
                     uses[key].append(call)
         ruled, unruled = {}, set()
@@ -199,14 +227,9 @@ class Tape:
             if len(seen.outputs) == 1 and len(seen.outputs[0]) == 1:
                 edge, shape = seen.outputs[0][0]
                 inside, _ = leaf_edges([edge.node], seen.inputs)
-                if self._row_a_sequence(shape) and inside[key] == self._edges[key]:
-                    return Anchor(edge, len(shape))
+                if self.slots.told(shape) and inside[key] == self._edges[key]:
+                    return Anchor(edge, self.slots.weighted)
         return None
-
-    def _row_a_sequence(self, shape: torch.Size) -> bool:
-        """[N, ..., T or K, ..., d]; `packing` sees to it that N is not T."""
-        N, T = self._layout.input_ids.shape
-        return len(shape) >= 3 and shape[0] == N and bool({T, self._layout.targets.shape[1]} & {*shape[1:-1]})
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
@@ -244,7 +267,7 @@ class Tape:
         names = {key: name for key, name in layer.names.items() if key not in self._without_rule}
         if not names or not isinstance(output, Tensor) or not output.requires_grad:
             return None
-        if not self._row_a_sequence(output.shape):
+        if not self.slots.told(output.shape):
             return None
         given = LayerCall.of(module, args, kwargs)
         if not layer.rule.holds(given, output.detach()):
@@ -252,7 +275,7 @@ class Tape:
         severed = layer.rule is LOOKUP
         call = RuledCall(layer.rule, given, names, severed)
         kept = self._leaf(output) if severed else output
-        self._calls.append((kept.grad_fn or get_gradient_edge(kept).node, call))
+        self._calls.append((get_gradient_edge(kept), call))
         kept.register_hook(call.take)
         if severed:
             return kept.clone()

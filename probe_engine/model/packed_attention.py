@@ -1,0 +1,135 @@
+"""Attention within each of several sequences that stand one behind the other in one row.
+
+transformers looks attention and its masks up by name. While `attention_by_sequence` lasts, what it finds
+under `sdpa` is the same but for rows of several sequences: there each has a mask of its own and attends to
+itself alone. No model is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils import logging
+from transformers.utils.generic import GeneralInterface
+
+from probe_engine.model.teacher_forcing import takes_position_ids
+from probe_engine.registry import unwrapped
+
+NAME = "sdpa"
+"""The implementation that can be told of sequences."""
+COUNTED_ALONG_THE_ROW = "attn_temperature_tuning"
+"""A switch of Llama 4's configuration: queries are scaled by their place in the row from the 8192nd on, which
+no short trial sees, whatever `position_ids` says."""
+
+_lengths: ContextVar[tuple[int, ...] | None] = ContextVar("lengths", default=None)
+
+
+@dataclass(frozen=True, eq=False)
+class Segments:
+    """What layers get as the attention mask of a row of several sequences.
+
+    It reaches a layer that is run again in the reverse pass as well, for it is an argument of the layer's.
+    """
+
+    lengths: tuple[int, ...]
+    masks: tuple[Tensor | None, ...]
+    """[1, 1, L, L] of each sequence, True where a token is seen; None for all that come before"""
+
+
+def may_attend_by_sequence(model: nn.Module) -> bool:
+    """Whether it is worth a trial: the model can be told of sequences and positions, and would listen."""
+    config: Any = getattr(unwrapped(model), "config", None)
+    if getattr(config, "_attn_implementation", None) != NAME or not takes_position_ids(model):
+        return False
+    return not getattr(config.get_text_config(), COUNTED_ALONG_THE_ROW, False)
+
+
+@contextmanager
+def attention_by_sequence() -> Iterator[None]:
+    """Inside, forward passes within `one_row_of` and their reverse passes attend by sequence."""
+    with _wrapped(ALL_ATTENTION_FUNCTIONS, _attention), _wrapped(ALL_MASK_ATTENTION_FUNCTIONS, _mask):
+        yield
+
+
+@contextmanager
+def one_row_of(lengths: Sequence[int]) -> Iterator[None]:
+    """Inside, the model is given one row of sequences of these lengths, and no mask.
+
+    GPT-2 would warn of padding that is not masked where a sequence at an end of the row has the pad token.
+    """
+    token, verbosity = _lengths.set(tuple(lengths)), logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        _lengths.reset(token)
+
+
+@contextmanager
+def _wrapped(functions: GeneralInterface, wrapper: Callable[..., Any]) -> Iterator[None]:
+    local = functions._local_mapping
+    before = dict(local)
+    local[NAME] = partial(wrapper, functions[NAME])
+    try:
+        yield
+    finally:
+        local.clear()
+        local.update(before)
+
+
+def _attention(
+    plain: Callable[..., Any],
+    module: object,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Any,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    """[1, H, T, D] each, to [1, T, H, D]."""
+    if not isinstance(attention_mask, Segments):
+        return plain(module, query, key, value, attention_mask, *args, **kwargs)
+    split = [t.split(attention_mask.lengths, 2) for t in (query, key, value)]
+    outputs = [
+        plain(module, q, k, v, None if mask is None else mask.to(q.device), *args, **kwargs)[0]
+        for q, k, v, mask in zip(*split, attention_mask.masks, strict=True)
+    ]
+    return torch.cat(outputs, 1), None
+
+
+def _mask(plain: Callable[..., Tensor | None], *args: Any, **kwargs: Any) -> Any:
+    """The model's own pattern (causal, sliding, in chunks), evaluated where each sequence stands.
+
+    Positions that restart make transformers count from each sequence's own first token.
+    """
+    lengths = _lengths.get()
+    if lengths is None:
+        return plain(*args, **kwargs)
+    T = sum(lengths)
+    given = {name: kwargs.get(name) for name in ("batch_size", "q_length", "kv_length", "attention_mask")}
+    if given != {"batch_size": 1, "q_length": T, "kv_length": T, "attention_mask": None}:
+        raise ValueError(f"expected a row of {T} tokens without a mask to attend in, got {given}")
+    changes = {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
+    masks = []
+    for L, end in zip(lengths, accumulate(lengths), strict=True):
+        start = end - L
+        at = {"q_length": L, "kv_length": L, "q_offset": start, "kv_offset": start}
+        masks.append(_none_if_causal(plain(*args, **(kwargs | at | changes))))
+    return Segments(lengths, tuple(masks))
+
+
+def _none_if_causal(mask: Tensor | None) -> Tensor | None:
+    """Kernels are told `is_causal` in place of a mask."""
+    return None if mask is None or torch.equal(mask, torch.ones_like(mask).tril()) else mask

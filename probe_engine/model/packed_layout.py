@@ -1,0 +1,67 @@
+"""Sequences of several lengths in one row, one behind the other: nothing is padded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from probe_engine.model.packed_attention import one_row_of
+from probe_engine.model.teacher_forcing import Layout, TokenSequence
+
+
+@dataclass(frozen=True)
+class PackedLayout(Layout):
+    """One row: N is 1, T all tokens, K those of all responses. What it sums, it sums by sequence."""
+
+    lengths: tuple[int, ...]
+    """Tokens of each sequence."""
+    places: Tensor
+    """[K], where in the row the kept positions are"""
+
+    @property
+    def kept(self) -> Tensor:
+        """The positions before each response token."""
+        return self.places
+
+    def forward_pass(self) -> AbstractContextManager[None]:
+        """No sequence attends to another one."""
+        return one_row_of(self.lengths)
+
+    def of_kept(self, logits: Tensor) -> Tensor:
+        """[1, K, V] of logits at all positions."""
+        return logits[:, self.places]
+
+    def sums(self, terms: Tensor) -> Tensor:
+        """Of each sequence's response, [sequences], float64, of one number a kept position, [1, K]."""
+        return torch.stack([run.double().sum() for run in terms[0].split(self.responses)])
+
+
+def laid_out(sequences: Sequence[TokenSequence], device: torch.device, *, packed: bool) -> Layout:
+    """In one row, or each in its own, padded."""
+    return in_one_row(sequences, device=device) if packed else Layout.of(sequences, device=device)
+
+
+def in_one_row(sequences: Sequence[TokenSequence], *, device: torch.device) -> PackedLayout:
+    """As they come. Positions restart with each."""
+    lengths = tuple(map(len, sequences))
+    places = [
+        end - len(s.response) - 1 + i
+        for s, end in zip(sequences, accumulate(lengths), strict=True)
+        for i in range(len(s.response))
+    ]
+    targets = torch.tensor([[token for s in sequences for token in s.response]], device=device)
+    return PackedLayout(
+        input_ids=torch.tensor([[t for s in sequences for t in s.prompt + s.response]], device=device),
+        attention_mask=None,
+        position_ids=torch.cat([torch.arange(n) for n in lengths])[None].to(device),
+        targets=targets,
+        mask=torch.ones_like(targets, dtype=torch.bool),
+        responses=tuple(len(s.response) for s in sequences),
+        lengths=lengths,
+        places=torch.tensor(places, device=device),
+    )
