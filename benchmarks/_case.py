@@ -20,7 +20,6 @@ from probe_engine.model.teacher_forcing import (
     Layout,
     device_of,
     response_log_probs,
-    response_logits,
     sequence_log_probs,
 )
 from probe_engine.model.unit_gradients import UnitGradients, UnitObjective, objectives, unit_gradients
@@ -148,9 +147,17 @@ class Case:
         return cut
 
     def log_probs(self, units: Sequence[UnitObjective]) -> Tensor:
-        """S [N] of all sequences of these units, from one forward pass."""
+        """S [N] of all sequences of these units, from one forward pass, called as trl calls it: how many
+        logits are wanted, not which."""
         layout = Layout.of([s for unit in units for s in unit.sequences], device=device_of(self.model))
-        return sequence_log_probs(response_log_probs(response_logits(self.model, layout), layout))
+        logits = self.model(
+            input_ids=layout.input_ids,
+            attention_mask=layout.attention_mask,
+            position_ids=layout.position_ids,
+            logits_to_keep=layout.targets.shape[1],
+            use_cache=False,
+        ).logits
+        return sequence_log_probs(response_log_probs(logits, layout))
 
 
 def stage_seconds(report: Report) -> dict[str, float]:

@@ -160,6 +160,10 @@ class ParameterVector:
         """A vector whose tensor of the i-th parameter is `make(i)`, whenever it is asked for."""
         return cls(ids, LazyTensors(make, len(ids)))
 
+    def held(self) -> ParameterVector:
+        """The same in memory, for who goes through it often."""
+        return ParameterVector(self.ids, tuple(self.tensors))
+
     @property
     def non_none(self) -> int:
         """How many parameters have a gradient."""

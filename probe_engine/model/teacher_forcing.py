@@ -109,9 +109,14 @@ class Layout:
         )
 
     @property
-    def kept(self) -> int | Tensor:
-        """The positions that logits are wanted of, as `logits_to_keep`."""
-        return self.targets.shape[1]
+    def kept(self) -> Tensor:
+        """The positions that logits are wanted of, [K], as `logits_to_keep`.
+
+        Their number alone would do; but a slice of the last positions is a view with gaps, for which torch
+        multiplies sequence by sequence and reads the head's weight for each.
+        """
+        longest, keep = self.input_ids.shape[1], self.targets.shape[1]
+        return torch.arange(longest - keep, longest, device=self.input_ids.device)
 
     def forward_pass(self) -> AbstractContextManager[None]:
         """Around the model's forward."""
