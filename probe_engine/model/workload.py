@@ -173,7 +173,7 @@ class PassTokens:
     ) -> PassTokens:
         """As the method cuts them, `fused` without padding where it `packs`."""
         if method == "fused":
-            cut = packed(units, micro_batch)
+            cut = packed(units, micro_batch, packs=packs)
             sizes = [(_given(window, packs=packs and window.ragged), window.oversize) for window in cut]
         else:
             parts = [[u.sequences[part] for part in chunks(u, micro_batch)] for u in units]

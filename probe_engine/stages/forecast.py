@@ -91,7 +91,8 @@ def forecast(
     sizes = replace(loaded_sizes(model, registry, extent), units=len(units))
 
     largest = max(len(u.sequences) for u in units)
-    windows, packs = packed(units, size), method.packs(units)
+    packs = method.packs(units)
+    windows = packed(units, size, packs=packs)
     costs, work = {}, {}
     for name in get_args(Method):
         passing = PassTokens.of(name, units, size, packs=packs)

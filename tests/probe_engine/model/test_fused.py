@@ -377,7 +377,7 @@ def test_rectangles_are_the_cheapest(sizes, budget):
 
 
 def test_windows_hold_whole_units_within_the_budget():
-    found = packing.windows(UNITS, range(len(UNITS)), 60)
+    found = packing.windows(UNITS, range(len(UNITS)), 60, 60)
     assert [n for w in found for n in w.numbers] == list(range(len(UNITS)))
     for window in found:
         assert len(window.numbers) == 1 or sum(u.tokens for u in window.units) <= 60

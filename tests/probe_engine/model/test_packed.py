@@ -21,7 +21,7 @@ from probe_engine.model.packed_attention import attention_by_sequence
 from probe_engine.model.packed_layout import in_one_row
 from probe_engine.model.teacher_forcing import TokenSequence, response_log_probs, response_logits
 from probe_engine.model.unit_gradients import Fused, Loop, objectives
-from probe_engine.model.unit_gradients.fused.packing import Window, runs
+from probe_engine.model.unit_gradients.fused.packing import Window, packed, runs
 from probe_engine.model.unit_gradients.fused.slots import Runs
 
 pytestmark = pytest.mark.filterwarnings("ignore:The following .*_pattern keys")  # peft on tensors of experts
@@ -297,3 +297,19 @@ def test_packed_passes_hold_as_many_real_tokens_as_a_pass_may():
     assert all(bundle.tokens(window.rows) <= window.budget for bundle in bundles)
     assert sum(bundle.tokens(window.rows) for bundle in bundles) == sum(lengths)
     assert runs([3, 3, 3, 9, 1], 6) == [[0, 1], [2], [3], [4]]
+
+
+def test_windows_without_padding_are_as_large_as_the_mean_length_makes_them() -> None:
+    """A unit of long responses fits all the same: it is not scored twice."""
+    units = objectives(tiny.batch(sizes=(4,) * 8, max_length=20))
+    padded, filled = (packed(units, 4, packs=packs) for packs in (False, True))
+    assert len(filled) > len(padded)
+    for role in ("E", "U"):
+        lengths = [len(s) for unit in units if unit.unit.role == role for s in unit.sequences]
+        mine = [window for window in filled if window.units[0].unit.role == role]
+        assert not any(window.oversize for window in mine)
+        several = [sum(map(len, window.rows)) for window in mine if len(window.units) > 1]
+        assert all(tokens <= 4 * (sum(lengths) / len(lengths) + 1) for tokens in several)
+    assert sorted(n for window in filled for n in window.numbers) == list(range(len(units)))
+    large = [unit for unit in units if unit.tokens > 4 * sum(u.tokens for u in units) / (4 * len(units))]
+    assert large  # of more tokens than four sequences of the mean length

@@ -100,15 +100,15 @@ class Fused:
         def of(window: Window) -> list[Scored]:
             return (self._one_large if window.oversize else self._at_once)(window, receive, receive_rb)
 
-        return _in_order(packed(units, self.micro_batch), of, passed)
+        return _in_order(self._windows(units), of, passed)
 
     def scores(self, units: Sequence[UnitObjective], passed: Passed = untold) -> Iterator[Rescored]:
         """S, and each response's log-probabilities and entropies, in the windows of `measurements`."""
-        return _in_order(packed(units, self.micro_batch), self._rescored, passed)
+        return _in_order(self._windows(units), self._rescored, passed)
 
     def score(self, objective: UnitObjective) -> Scored:
         """S and token statistics of one unit, without a graph."""
-        (window,) = packed([objective], self.micro_batch)
+        (window,) = self._windows([objective])
         with attention_by_sequence():
             (scored,) = self._scored(window)
         return scored
@@ -143,7 +143,7 @@ class Fused:
             self._in_parts(window, [scored[n] for n in window.numbers], dots, receive_rb)
             return [dots.of(number) for number in window.numbers]
 
-        return _in_order(packed([s.objective for s in scored], self.micro_batch), of, passed)
+        return _in_order(self._windows([s.objective for s in scored]), of, passed)
 
     def _one_large(self, window: Window, receive: Receive, receive_rb: ReceiveX | None) -> list[Scored]:
         """A unit whose weights must be known before it is differentiated in parts."""
@@ -254,6 +254,9 @@ class Fused:
             without_rule=self._without_rule,
             tokens=tokens,
         )
+
+    def _windows(self, units: Sequence[UnitObjective]) -> list[Window]:
+        return packed(units, self.micro_batch, packs=self.packs(units))
 
     def _bundles(self, window: Window) -> list[Bundle]:
         return window.bundles(packed=self._packs(window))

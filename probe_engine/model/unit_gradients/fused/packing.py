@@ -7,9 +7,11 @@ other in one row. Else they are sorted by length and cut into rectangles: one pa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -94,24 +96,33 @@ class Window:
         return w
 
 
-def packed(units: Sequence[UnitObjective], micro_batch: int) -> list[Window]:
-    """Windows as large as `micro_batch` sequences of the longest length, in the order of their first units.
+def packed(units: Sequence[UnitObjective], micro_batch: int, *, packs: bool = False) -> list[Window]:
+    """Windows of about `micro_batch` sequences, in the order of their first units.
+
+    A pass has at most as many tokens as `micro_batch` of the longest sequences. Padded ones take as many;
+    where nothing is padded windows are as large as sequences of the mean length make them, for larger passes
+    are no faster and hold more.
 
     No window mixes roles: the units of E alone are then scored in the very passes in which they were
     measured, so that S⁺ − S holds no difference of rounding between them.
+
+    Args:
+        packs: whether sequences of several lengths share a row.
     """
     cut: list[Window] = []
     for role in {unit.unit.role: None for unit in units}:
         numbers = [number for number, unit in enumerate(units) if unit.unit.role == role]
-        longest = max(len(s) for number in numbers for s in units[number].sequences)
-        cut += windows(units, numbers, micro_batch * longest)
+        lengths = [len(s) for number in numbers for s in units[number].sequences]
+        budget = micro_batch * max(lengths)
+        filled = micro_batch * math.ceil(fmean(lengths)) if packs else budget
+        cut += windows(units, numbers, filled, budget)
     alone = micro_batch == 1
     return [replace(window, alone=alone) for window in sorted(cut, key=lambda window: window.numbers)]
 
 
-def windows(units: Sequence[UnitObjective], numbers: Sequence[int], budget: int) -> list[Window]:
-    """These units in their order, at most `budget` tokens together; a larger one stands alone."""
-    cut = [[numbers[i] for i in run] for run in runs([units[n].tokens for n in numbers], budget)]
+def windows(units: Sequence[UnitObjective], numbers: Sequence[int], filled: int, budget: int) -> list[Window]:
+    """These units in their order, `filled` with tokens at most; a larger one stands alone."""
+    cut = [[numbers[i] for i in run] for run in runs([units[n].tokens for n in numbers], filled)]
     return [Window(tuple(group), tuple(units[n] for n in group), budget) for group in cut]
 
 
