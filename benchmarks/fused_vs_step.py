@@ -3,9 +3,9 @@
 The step is forward and backward of the policy-gradient loss in the same micro-batches, without the
 optimizer's update. `measure` is X of (2), Y, s, r and t of all units. `whole` is the probe of a live model,
 from its adoption to the verdict: by default with both forms of X, both steps and the sweep, with `--lean`
-with X of (2) alone and one step in both pairings. What it is made of stands beside it as `probe_STAGE`, the
-forecast that every run makes among them (with whatever else no stage counts). `verdict` is from the
-measurement to the verdict: the gradient-flow check and the forecast cost the same on any batch.
+with X of (2) alone and one step in both pairings. What it is made of stands beside it as `probe_STAGE`, and
+`probe_rest` is what no stage counts. `verdict` is from the measurement, the forecast with it, to the verdict:
+the gradient-flow check costs the same on any batch.
 Times are medians of rounds in alternation; memory is the peak above the loaded model, of a process of its
 own (_peak.py). The errors of the forecast are of the same runs: |expected/measured − 1|.
 
@@ -44,10 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         assert report.forecast is not None
         forecasts.append(report.forecast)
         stages = stage_seconds(report)
-        forecast = whole - sum(report.timings.values())
-        return {"whole": whole} | {
-            f"probe_{stage}": s for stage, s in (stages | {"forecast": forecast}).items()
-        }
+        rest = whole - sum(report.timings.values())
+        return {"whole": whole} | {f"probe_{stage}": s for stage, s in (stages | {"rest": rest}).items()}
 
     seconds = alternated(options.rounds, clocked("step", case.step), clocked("measure", case.measure), probed)
     stages = {name: value for name, value in seconds.items() if name.startswith("probe_")}

@@ -27,9 +27,9 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     """What a clock and the allocator say: other numbers in every run."""
 
     flops_per_second: Number
-    """Of the forward and reverse passes of the gradient-flow check."""
+    """Of the forward and reverse passes of the first units, and of what is made of their X and Y."""
     scoring_flops_per_second: Number
-    """Of a forward pass without a graph."""
+    """Of the first of those forward passes."""
     expected_seconds: dict[str, Number]
     """By method, at these rates: the forecast of `seconds`."""
     seconds: Number = None
@@ -39,7 +39,7 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):
-    """What was foreseen before the measurement, and what then happened."""
+    """What was foreseen once the first units were measured, and what then happened."""
 
     method: str
     """With which the run goes on."""

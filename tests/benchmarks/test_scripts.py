@@ -54,8 +54,8 @@ def test_fused_vs_step(printed: Callable[..., dict[str, Any]], monkeypatch: pyte
     assert found["whole_over_step"] == pytest.approx(found["whole_seconds"] / found["step_seconds"])
     later = sum(found[f"probe_{stage}_over_step"] for stage in ("measure", "estimate", "realize", "judge"))
     assert found["verdict_over_step"] == pytest.approx(later)
-    assert found["probe_forecast_seconds"] > 0
-    parts = later + sum(found[f"probe_{stage}_over_step"] for stage in ("flow", "forecast"))
+    assert found["probe_rest_seconds"] > 0
+    parts = later + sum(found[f"probe_{stage}_over_step"] for stage in ("flow", "rest"))
     assert parts <= found["whole_over_step"] < 2 * parts
 
 
