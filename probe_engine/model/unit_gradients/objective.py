@@ -22,7 +22,7 @@ from probe_engine.estimators.token_statistics import TokenStatistics
 from probe_engine.model.teacher_forcing import TokenSequence
 from probe_engine.types import Batch, Unit
 
-BRIEF_TOKENS = 4
+BRIEF_TOKENS = 8
 """Of a response, and before them: enough to see whether a number is computed right, on any batch alike."""
 CANCELLED = 1e-3
 """A net weight below this share of the largest one is none: float32 rounds 1e-7 of the largest."""

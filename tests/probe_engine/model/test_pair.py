@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import tiny
 import torch
 
@@ -34,12 +35,19 @@ def test_not_the_same_response_twice_where_there_is_another() -> None:
     assert same.pair().sequences == (b, b)
 
 
-def test_brief_is_the_ends_of_the_pair() -> None:
-    whole = unit([0.1, 0.9, -0.4, 0.2])
-    for short, long in zip(whole.brief().sequences, whole.pair().sequences, strict=True):
+@pytest.mark.parametrize("longer", [0, 3])
+def test_brief_is_the_ends_of_the_pair(longer: int) -> None:
+    """As long as one another where the pair's are, and of two lengths where theirs differ."""
+    made = unit([0.1, 0.9, -0.4, 0.2])
+    responses = [tuple(range(n, n + 20 + longer * (n % 2))) for n, _ in enumerate(made.sequences)]
+    sequences = [replace(s, response=r) for s, r in zip(made.sequences, responses, strict=True)]
+    whole = replace(made, sequences=tuple(sequences))
+    pair, brief = whole.pair().sequences, whole.brief().sequences
+    for short, long in zip(brief, pair, strict=True):
+        context = BRIEF_TOKENS - (len(long) < max(map(len, pair)))
         assert short.response == long.response[-BRIEF_TOKENS:]
-        before = long.prompt + long.response[:-BRIEF_TOKENS]
-        assert short.prompt == before[-BRIEF_TOKENS:]
+        assert short.prompt == (long.prompt + long.response[:-BRIEF_TOKENS])[-context:]
+    assert (len(brief[0]) == len(brief[1])) == (len(pair[0]) == len(pair[1])) == (not longer)
 
 
 def test_a_pair_whose_ends_are_the_same_stays_whole() -> None:
