@@ -142,7 +142,7 @@ def response_logits(model: nn.Module, layout: Layout, *, placed: bool = True) ->
         extra["position_ids"] = layout.position_ids
     if "use_cache" in accepted:
         extra["use_cache"] = False
-    if "logits_to_keep" in accepted:
+    if "Tensor" in accepted.get("logits_to_keep", ""):  # a few models take a number or a slice alone
         extra["logits_to_keep"] = layout.kept
     with layout.forward_pass():
         output = model(input_ids=layout.input_ids, attention_mask=layout.attention_mask, **extra)
@@ -283,8 +283,9 @@ def _rao_blackwell_terms(logits: Tensor, targets: Tensor, weights: Tensor, tempe
     return entropies + weights * ell.gather(-1, targets[:, None]).squeeze(-1)
 
 
-def _forward_parameters(model: nn.Module) -> set[str]:
+def _forward_parameters(model: nn.Module) -> dict[str, str]:
+    """With their types, as they are written."""
     inner = unwrapped(model)
     base = getattr(inner, "get_base_model", None)
     target = cast(nn.Module, base()) if callable(base) else inner
-    return set(inspect.signature(target.forward).parameters)
+    return {name: str(given) for name, given in inspect.signature(target.forward).parameters.items()}

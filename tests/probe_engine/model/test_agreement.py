@@ -23,6 +23,7 @@ from probe_engine.model.unit_gradients import (
     unit_gradients,
 )
 from probe_engine.model.unit_gradients.agreement import Agreement, agreement
+from probe_engine.model.unit_gradients.received import measured_together
 from probe_engine.registry import ParameterVector
 from probe_engine.types import Policy
 
@@ -154,3 +155,18 @@ def test_plain_autograd_itself_and_gradients_of_nothing_are_skipped() -> None:
     seen = compared(model)
     assert seen.errors == {}
     assert "GRAD011" in fast_method("alpha", F32, seen).message
+
+
+def test_units_measured_together_are_what_each_is_alone() -> None:
+    policy: Policy = tiny.policy(tiny.with_lora(tiny.model()))
+    plain = unit_gradients("loop", policy.model, policy.registry, micro_batch=8, temperature=1.0)
+    fused = unit_gradients("fused", policy.model, policy.registry, micro_batch=8, temperature=1.0)
+    units = [unit.brief() for unit in objectives(tiny.batch(sizes=(4, 4)))]
+    for ours, unit in zip(
+        measured_together(fused, policy.registry, units, rao_blackwell=True), units, strict=True
+    ):
+        theirs = plain.measure(unit, rao_blackwell=True)
+        assert ours.x_rb is not None
+        assert theirs.x_rb is not None
+        for one, other in ((ours.x, theirs.x), (ours.y, theirs.y), (ours.x_rb, theirs.x_rb)):
+            assert one.plus(other, -1.0).norm() <= 1e-5 * other.norm()

@@ -11,9 +11,11 @@ from probe_engine.model.teacher_forcing import (
     Layout,
     TokenSequence,
     response_log_probs,
+    response_logits,
     sequence_log_probs,
     token_log_probs,
 )
+from probe_engine.model.unit_gradients import objectives
 
 SEQUENCES = [
     TokenSequence((5, 6, 7), (1, 2, 3, 4)),
@@ -97,3 +99,22 @@ def test_a_model_without_position_ids_or_logits_to_keep_is_scored_too():
         bare, _ = token_log_probs(Bare(), SEQUENCES)
         whole, _ = token_log_probs(inner, SEQUENCES)
     torch.testing.assert_close(bare, whole)
+
+
+def test_a_forward_that_takes_no_positions_of_logits_gives_the_same() -> None:
+    model = tiny.model("llama")
+    layout = Layout.of(objectives(tiny.batch())[0].sequences, device=torch.device("cpu"))
+    expected = response_logits(model, layout)
+    forward = model.forward
+
+    def counting(input_ids, attention_mask=None, position_ids=None, logits_to_keep: int = 0):
+        assert isinstance(logits_to_keep, int)
+        return forward(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            logits_to_keep=logits_to_keep,
+        )
+
+    model.forward = counting
+    torch.testing.assert_close(response_logits(model, layout), expected)
