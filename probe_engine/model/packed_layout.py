@@ -1,4 +1,4 @@
-"""Sequences of several lengths in one row, one behind the other: nothing is padded."""
+"""Sequences of several lengths in one row, one behind the other: nothing is padded, no prompt repeated."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 from probe_engine.model.packed_attention import one_row_of
+from probe_engine.model.packed_row import Row
 from probe_engine.model.teacher_forcing import Layout, TokenSequence
 
 
 @dataclass(frozen=True)
 class PackedLayout(Layout):
-    """One row: N is 1, T all tokens, K those of all responses. What it sums, it sums by sequence."""
+    """One row: N is 1, T all its tokens, K those of all responses. What it sums, it sums by sequence."""
 
-    lengths: tuple[int, ...]
-    """Tokens of each sequence."""
+    row: Row
     places: Tensor
-    """[K], where in the row the kept positions are"""
+    """[K], where in the row the kept positions are, sequence by sequence"""
 
     @property
     def kept(self) -> Tensor:
@@ -30,7 +30,7 @@ class PackedLayout(Layout):
 
     def forward_pass(self) -> AbstractContextManager[None]:
         """No sequence attends to another one."""
-        return one_row_of(self.lengths)
+        return one_row_of(self.row)
 
     def of_kept(self, logits: Tensor) -> Tensor:
         """[1, K, V] of logits at all positions."""
@@ -41,27 +41,33 @@ class PackedLayout(Layout):
         return torch.stack([run.double().sum() for run in terms[0].split(self.responses)])
 
 
-def laid_out(sequences: Sequence[TokenSequence], device: torch.device, *, packed: bool) -> Layout:
-    """In one row, or each in its own, padded."""
-    return in_one_row(sequences, device=device) if packed else Layout.of(sequences, device=device)
+def laid_out(
+    sequences: Sequence[TokenSequence], owners: Sequence[int], device: torch.device, *, packed: bool
+) -> Layout:
+    """In one row, where each owner's share their prompts; or each in its own, padded."""
+    return in_one_row(sequences, owners, device=device) if packed else Layout.of(sequences, device=device)
 
 
-def in_one_row(sequences: Sequence[TokenSequence], *, device: torch.device) -> PackedLayout:
-    """As they come. Positions restart with each."""
-    lengths = tuple(map(len, sequences))
+def in_one_row(
+    sequences: Sequence[TokenSequence], owners: Sequence[int], *, device: torch.device
+) -> PackedLayout:
+    """Positions are each sequence's own."""
+    row = Row.of(sequences, owners)
+    ends = list(accumulate(row.lengths))
     places = [
-        end - len(s.response) - 1 + i
-        for s, end in zip(sequences, accumulate(lengths), strict=True)
+        ends[place] - len(s.response) - 1 + i
+        for s, place in zip(sequences, row.places, strict=True)
         for i in range(len(s.response))
     ]
     targets = torch.tensor([[token for s in sequences for token in s.response]], device=device)
+    positions = [torch.arange(s.start, s.start + len(s)) for s in row.segments]
     return PackedLayout(
-        input_ids=torch.tensor([[t for s in sequences for t in s.prompt + s.response]], device=device),
+        input_ids=torch.tensor([[t for s in row.segments for t in s.tokens]], device=device),
         attention_mask=None,
-        position_ids=torch.cat([torch.arange(n) for n in lengths])[None].to(device),
+        position_ids=torch.cat(positions)[None].to(device),
         targets=targets,
         mask=torch.ones_like(targets, dtype=torch.bool),
         responses=tuple(len(s.response) for s in sequences),
-        lengths=lengths,
+        row=row,
         places=torch.tensor(places, device=device),
     )

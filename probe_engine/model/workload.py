@@ -174,7 +174,7 @@ class PassTokens:
         """As the method cuts them, `fused` without padding where it `packs`."""
         if method == "fused":
             cut = packed(units, micro_batch, packs=packs)
-            sizes = [(_given(window, packs=packs and window.ragged), window.oversize) for window in cut]
+            sizes = [(_given(window, packs=packs and window.spares), window.oversize) for window in cut]
         else:
             parts = [[u.sequences[part] for part in chunks(u, micro_batch)] for u in units]
             sizes = [(sum(map(_padded, each)), len(each) > 1) for each in parts]
@@ -182,7 +182,7 @@ class PassTokens:
 
 
 def _given(window: Window, *, packs: bool) -> int:
-    return sum(bundle.tokens(window.rows) for bundle in window.bundles(packed=packs))
+    return sum(bundle.tokens for bundle in window.bundles(packed=packs))
 
 
 def _padded(sequences: Sequence[TokenSequence]) -> int:

@@ -99,7 +99,7 @@ class UnitGradients(Protocol):
         ...
 
     def packs(self, units: Sequence[UnitObjective]) -> bool:
-        """Whether sequences of these units share rows, so that nothing is padded."""
+        """Whether sequences of these units share rows, so that nothing is padded and no prompt repeated."""
         ...
 
     def measure(self, objective: UnitObjective, *, rao_blackwell: bool = False) -> Measurement:

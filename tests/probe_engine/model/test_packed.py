@@ -19,6 +19,7 @@ from probe_engine.model import packed_attention
 from probe_engine.model.checkpointing import checkpointed
 from probe_engine.model.packed_attention import attention_by_sequence
 from probe_engine.model.packed_layout import in_one_row
+from probe_engine.model.packed_row import Row
 from probe_engine.model.teacher_forcing import TokenSequence, response_log_probs, response_logits
 from probe_engine.model.unit_gradients import Fused, Loop, objectives
 from probe_engine.model.unit_gradients.fused.packing import Window, packed, runs
@@ -31,6 +32,7 @@ SEQUENCES = [
     TokenSequence((9,), (8, 8)),
     TokenSequence((4, 4, 4, 4, 4), (0,)),
 ]
+OWNERS = [0, 0, 0]
 WINDOW = 3
 """Tokens that sliding attention sees, of sequences of up to 13."""
 SLIDING = {"head_dim": 4, "num_key_value_heads": 2, "sliding_window": WINDOW}
@@ -74,7 +76,7 @@ def float64(family: str) -> nn.Module:
 )  # its experts know no float64
 def test_log_probs_in_one_row_are_those_of_each_alone(family):
     model = float64(family)
-    layout = in_one_row(SEQUENCES, device=torch.device("cpu"))
+    layout = in_one_row(SEQUENCES, OWNERS, device=torch.device("cpu"))
     with torch.no_grad(), attention_by_sequence():
         logits = response_logits(model, layout)
         found = response_log_probs(logits, layout)
@@ -86,7 +88,7 @@ def test_log_probs_in_one_row_are_those_of_each_alone(family):
 
 
 def test_kept_positions_are_before_the_response_tokens():
-    layout = in_one_row(SEQUENCES, device=torch.device("cpu"))
+    layout = in_one_row(SEQUENCES, OWNERS, device=torch.device("cpu"))
     assert layout.input_ids.tolist() == [[5, 6, 7, 1, 2, 3, 4, 9, 8, 8, 4, 4, 4, 4, 4, 0]]
     assert layout.position_ids.tolist() == [[0, 1, 2, 3, 4, 5, 6, 0, 1, 2, 0, 1, 2, 3, 4, 5]]
     assert layout.places.tolist() == [2, 3, 4, 5, 7, 8, 14]
@@ -161,10 +163,10 @@ def test_a_gradient_s_own_reach_shows_what_no_log_probability_does():
     same = [TokenSequence((3, 3), (3,) * n) for n in (13, 14)]
     tape = Fused(model, trained(model), 8)._recorded
     with attention_by_sequence():
-        assert tape(same, packed=True).mixes(1)
+        assert tape(same, [0, 1], packed=True).mixes(1)
     sound = build("llama", "full")
     with attention_by_sequence():
-        assert not Fused(sound, trained(sound), 8)._recorded(same, packed=True).mixes(1)
+        assert not Fused(sound, trained(sound), 8)._recorded(same, [0, 1], packed=True).mixes(1)
 
 
 def test_attention_is_left_as_it_was_and_other_models_see_nothing_of_it():
@@ -181,17 +183,17 @@ def test_attention_is_left_as_it_was_and_other_models_see_nothing_of_it():
     with pytest.raises(ZeroDivisionError):
         list(fused.measurements(UNITS, lambda *_: 1 / 0))
     assert [dict(f._local_mapping) for f in (ALL_ATTENTION_FUNCTIONS, ALL_MASK_ATTENTION_FUNCTIONS)] == before
-    assert packed_attention._lengths.get() is None
+    assert packed_attention._row.get() is None
     assert (model.config.to_dict(), fused.attention) == (config, "sdpa")
 
 
-def test_an_even_batch_is_not_tried(monkeypatch):
+def test_an_even_batch_without_common_prompts_is_not_tried(monkeypatch):
     monkeypatch.setattr("probe_engine.model.unit_gradients.fused.method.keeps_apart", lambda *_: 1 / 0)
     model = build("llama", "lora")
     even = objectives(tiny.batch(sizes=(3, 2)))
     for unit in even:
         object.__setattr__(
-            unit, "sequences", tuple(TokenSequence((1, 2), (3, 4, 5, n)) for n in range(len(unit.sequences)))
+            unit, "sequences", tuple(TokenSequence((n, 2), (3, 4, 5, n)) for n in range(len(unit.sequences)))
         )
     fused = Fused(model, trained(model), 8)
     vectors(fused, even)
@@ -273,29 +275,41 @@ def test_models_are_tried_before_they_are_believed(case):
     ],
 )
 def test_where_positions_are_is_told_where_one_axis_can_be_theirs(shape, told):
-    slots = Runs(tokens=(2, 4, 3), kept=(1, 2, 1))
+    sequences = [TokenSequence((1,) * (n - kept), (1,) * kept) for n, kept in ((2, 1), (4, 2), (3, 1))]
+    slots = Runs(Row.of(sequences, range(3)), kept=(1, 2, 1))
     assert slots.told(torch.Size(shape)) == told
 
 
-def test_parts_and_weights_are_by_sequence():
-    slots = Runs(tokens=(2, 4, 3), kept=(1, 2, 1))
+def test_parts_and_weights_are_by_segment():
+    sequences = [TokenSequence((5,), (6,)), *(TokenSequence((7, 8), (9,) * n) for n in (1, 2))]
+    slots = Runs(Row.of(sequences, [0, 1, 1]), kept=(1, 1, 2))
+    assert slots.row.lengths == (2, 1, 1, 3, 2)  # the longer response first
     heads_first = torch.arange(2 * 9 * 3.0).view(1, 2, 9, 3)
-    last, first = slots.parts(torch.tensor([2, 0]), torch.device("cpu"))(heads_first)
-    assert torch.equal(last, heads_first[:, :, 6:].reshape(1, 6, 3))
-    assert torch.equal(first, heads_first[:, :, :2].reshape(1, 4, 3))
-    weighted = slots.weighted(torch.ones(1, 4, 2), torch.tensor([1.0, 2.0, 3.0]))
-    assert weighted[0, :, 0].tolist() == [1, 2, 2, 3]
+    shorter, alone, copy = slots.parts(torch.tensor([4, 0, 2]), torch.device("cpu"))(heads_first)
+    assert torch.equal(shorter, heads_first[:, :, 7:].reshape(1, 4, 3))
+    assert torch.equal(alone, heads_first[:, :, :2].reshape(1, 4, 3))
+    assert torch.equal(copy, heads_first[:, :, 3:4].reshape(1, 2, 3))
+    kept = torch.arange(4.0).view(1, 4, 1)
+    longer, nothing = slots.parts(torch.tensor([3, 1]), torch.device("cpu"))(kept)
+    assert (longer.flatten().tolist(), nothing.shape) == ([2, 3], (1, 0, 1))
+    weights = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
+    by_token = slots.weighted(torch.ones(1, 9, 2), weights)
+    assert by_token[0, :, 0].tolist() == [1, 1, 2, 3, 4, 4, 4, 5, 5]
+    assert slots.weighted(torch.ones(1, 4, 2), weights)[0, :, 0].tolist() == [1, 5, 4, 4]
+    assert slots.units(torch.tensor([3, 7, 7])).tolist() == [3, 7, 7, 7, 7]
+    assert slots.foreign(1).tolist() == [1, 0, 1, 1, 0]
 
 
 def test_packed_passes_hold_as_many_real_tokens_as_a_pass_may():
     lengths = [len(s) for u in UNITS for s in u.sequences]
     window = Window(tuple(range(len(UNITS))), tuple(UNITS), budget=2 * max(lengths))
-    assert window.ragged
+    assert window.spares
     assert window.oversize
     bundles = window.bundles(packed=True)
     assert [row for bundle in bundles for row in bundle.rows] == list(range(len(lengths)))
-    assert all(bundle.tokens(window.rows) <= window.budget for bundle in bundles)
-    assert sum(bundle.tokens(window.rows) for bundle in bundles) == sum(lengths)
+    for bundle in bundles:
+        assert sum(map(len, bundle.sequences)) <= window.budget
+        assert bundle.tokens <= sum(map(len, bundle.sequences))
     assert runs([3, 3, 3, 9, 1], 6) == [[0, 1], [2], [3], [4]]
 
 

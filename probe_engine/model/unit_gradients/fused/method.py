@@ -76,7 +76,7 @@ class Fused:
         return len(self._without_rule)
 
     def packs(self, units: Sequence[UnitObjective]) -> bool:
-        """Whether sequences of these units share rows, so that nothing is padded."""
+        """Whether sequences of these units share rows, so that nothing is padded and no prompt repeated."""
         with attention_by_sequence():
             return any(self._packs(window) for window in packed(units, self.micro_batch))
 
@@ -159,15 +159,15 @@ class Fused:
     def _scored(self, window: Window) -> list[Scored]:
         bundles = self._bundles(window)
         with torch.no_grad():
-            return _split(window, bundles, [self._tape(window, bundle) for bundle in bundles])
+            return _split(window, bundles, [self._tape(bundle) for bundle in bundles])
 
     @torch.no_grad()
     def _rescored(self, window: Window) -> list[Rescored]:
         scores: list[tuple[TokenScores, ...]] = []
         bundles = self._bundles(window)
         for bundle in bundles:
-            sequences = [window.rows[row] for row in bundle.rows]
-            layout = laid_out(sequences, device_of(self.model), packed=bundle.packed)
+            device = device_of(self.model)
+            layout = laid_out(bundle.sequences, bundle.owners, device, packed=bundle.packed)
             scores.append(response_scores(response_logits(self.model, layout), layout, self.temperature))
         return [
             Rescored(unit, torch.stack([t.log_probs.double().sum() for t in tokens]), tokens)
@@ -177,7 +177,7 @@ class Fused:
     def _at_once(self, window: Window, receive: Receive, receive_rb: ReceiveX | None) -> list[Scored]:
         """All graphs of the window, then their reverse passes."""
         bundles = self._bundles(window)
-        tapes = self._tapes(window, bundles)
+        tapes = self._tapes(bundles)
         scored = _split(window, bundles, tapes)
         self._reverse(window, bundles, tapes, scored, receive, receive_rb)
         return scored
@@ -188,7 +188,7 @@ class Fused:
         """Pass by pass: what arrives are parts of the units' sums."""
         tokens = [t for s in scored for t in s.tokens]
         for bundle in self._bundles(window):
-            tapes = self._tapes(window, [bundle], tokens)
+            tapes = self._tapes([bundle], tokens)
             self._reverse(window, [bundle], tapes, scored, receive, receive_rb)
 
     def _reverse(
@@ -204,7 +204,7 @@ class Fused:
 
         def passes(roots: Iterable[Tensor], weights: Tensor) -> list[Pass]:
             return [
-                Pass(tape, root, window.places[bundle.rows], weights[:, :, bundle.rows])
+                Pass.of(tape, root, window.places[bundle.rows], weights[:, :, bundle.rows])
                 for tape, root, bundle in zip(tapes, roots, bundles, strict=True)
             ]
 
@@ -220,35 +220,40 @@ class Fused:
             of_sums = passes(roots, window.rao_blackwell_weights())
             reverse(self.registry, of_sums, window.numbers, receive_rb, again=False)
 
-    def _tapes(
-        self, window: Window, bundles: Sequence[Bundle], tokens: Sequence[TokenStatistics] = ()
-    ) -> list[Tape]:
+    def _tapes(self, bundles: Sequence[Bundle], tokens: Sequence[TokenStatistics] = ()) -> list[Tape]:
         while True:
-            tapes = [self._tape(window, bundle, tokens) for bundle in bundles]
+            tapes = [self._tape(bundle, tokens) for bundle in bundles]
             cut_off = set().union(*(tape.cut_off for tape in tapes))
             if not cut_off:
                 return tapes
             self._without_rule.update(cut_off)
 
-    def _tape(self, window: Window, bundle: Bundle, tokens: Sequence[TokenStatistics] = ()) -> Tape:
+    def _tape(self, bundle: Bundle, tokens: Sequence[TokenStatistics] = ()) -> Tape:
         """
         Args:
             tokens: statistics of all the window's responses, where they are known.
         """
         return self._recorded(
-            [window.rows[row] for row in bundle.rows],
+            bundle.sequences,
+            bundle.owners,
             packed=bundle.packed,
             tokens=[tokens[row] for row in bundle.rows] if tokens else (),
         )
 
     def _recorded(
-        self, sequences: Sequence[TokenSequence], *, packed: bool, tokens: Sequence[TokenStatistics] = ()
+        self,
+        sequences: Sequence[TokenSequence],
+        owners: Sequence[int],
+        *,
+        packed: bool,
+        tokens: Sequence[TokenStatistics] = (),
     ) -> Tape:
         return Tape(
             self.model,
             self.registry,
             self._places,
             sequences,
+            owners,
             self.temperature,
             packed=packed,
             without_rule=self._without_rule,
@@ -262,7 +267,7 @@ class Fused:
         return window.bundles(packed=self._packs(window))
 
     def _packs(self, window: Window) -> bool:
-        if not window.ragged:
+        if not window.spares:
             return False
         if not self._tried:
             self._tried.append(

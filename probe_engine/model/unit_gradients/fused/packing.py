@@ -1,8 +1,9 @@
 """Which sequences share a pass: little padding, and memory that does not grow with the batch.
 
 A window is a run of whole units whose graphs live at the same time, for what a response weighs depends on
-S of its whole group. Where its sequences differ in length and the model allows it, they stand one behind the
-other in one row. Else they are sorted by length and cut into rectangles: one padded forward pass each.
+S of its whole group. Where its sequences differ in length or have a prompt in common, and the model allows
+it, they stand one behind the other in one row (`packed_row`). Else they are sorted by length and cut into
+rectangles: one padded forward pass each.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
+from probe_engine.model.packed_row import Row
 from probe_engine.model.teacher_forcing import TokenSequence
 from probe_engine.model.unit_gradients.objective import UnitObjective
 
@@ -29,13 +31,18 @@ class Bundle:
 
     rows: list[int]
     """By index among those of the window."""
+    sequences: list[TokenSequence]
+    owners: list[int]
+    """Their units, by place in the window."""
     packed: bool
     """In one row; else each in its own, padded to the longest."""
 
-    def tokens(self, sequences: Sequence[TokenSequence]) -> int:
-        """That the model is given, padding included, of all the window's sequences."""
-        lengths = [len(sequences[row]) for row in self.rows]
-        return sum(lengths) if self.packed else len(lengths) * max(lengths)
+    @property
+    def tokens(self) -> int:
+        """That the model is given, padding and prompts' copies included."""
+        if self.packed:
+            return sum(Row.of(self.sequences, self.owners).lengths)
+        return len(self.rows) * max(map(len, self.sequences))
 
 
 @dataclass(frozen=True)
@@ -62,9 +69,12 @@ class Window:
         return torch.repeat_interleave(torch.arange(len(self.units)), sizes)
 
     @property
-    def ragged(self) -> bool:
-        """Whether passes could do without padding."""
-        return not self.alone and len(set(map(len, self.rows))) > 1
+    def spares(self) -> bool:
+        """Whether passes in one row could do without padding, or with a prompt less."""
+        if self.alone:
+            return False
+        lengths = [len(s) for s in self.rows]
+        return len(set(lengths)) > 1 or sum(Row.of(self.rows, self.places.tolist()).lengths) < sum(lengths)
 
     def bundles(self, *, packed: bool) -> list[Bundle]:
         """All sequences, each once."""
@@ -73,7 +83,12 @@ class Window:
             cut = [[row] for row in range(len(lengths))]
         else:
             cut = runs(lengths, self.budget) if packed else rectangles(lengths, self.budget)
-        return [Bundle(rows, packed and len(rows) > 1) for rows in cut]
+        return [
+            Bundle(
+                rows, [self.rows[row] for row in rows], self.places[rows].tolist(), packed and len(rows) > 1
+            )
+            for rows in cut
+        ]
 
     @property
     def oversize(self) -> bool:

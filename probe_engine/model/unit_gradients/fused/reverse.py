@@ -1,9 +1,9 @@
 """Gradients of a window's units, parameter by parameter, as δ arrives: X_u and Y_u from S, or X_u of (2b).
 
 U  units of the window
-n  sequences of one of its forward passes
+N  sequences of one of its forward passes, M slots (`slots`)
 k  kinds of gradients that are sums over the same sequences' gradients: 2 of S, 1 of what (2b) differentiates
-w  weights of the sequences in each kind, [k, U, n]: 0 where the sequence is another unit's
+w  weights of the sequences in each kind, [k, U, N]: 0 where the sequence is another unit's
 """
 
 from __future__ import annotations
@@ -29,27 +29,36 @@ class Pass:
 
     tape: Tape
     root: Tensor
-    """[n], with its graph: S, or what (2b) differentiates"""
+    """[N], with its graph: S, or what (2b) differentiates"""
+    of_sequences: Tensor
+    """w"""
     units: Tensor
-    """[n], each sequence's unit, by its place in the window"""
+    """[M], each slot's unit, by its place in the window"""
     weights: Tensor
-    """w, [k, U, n]"""
+    """[k, U, M]"""
 
-    _of: dict[tuple[int, int, torch.device, torch.dtype], tuple[Parts, Tensor]] = field(default_factory=dict)
+    _parts: dict[tuple[int, int, torch.device, torch.dtype], tuple[Parts, Tensor]] = field(
+        default_factory=dict
+    )
 
-    def of(self, start: int, stop: int, delta: Tensor) -> tuple[Parts, Tensor]:
-        """What takes out the parts of the m sequences of some of the units, and their weights,
+    @classmethod
+    def of(cls, tape: Tape, root: Tensor, units: Tensor, w: Tensor) -> Pass:
+        """Of a tape, by the unit of each sequence, [N]."""
+        return cls(tape, root, w, tape.slots.units(units), tape.slots.weights(w))
+
+    def parts(self, start: int, stop: int, delta: Tensor) -> tuple[Parts, Tensor]:
+        """What takes out the parts of the m slots of some of the units, and their weights,
         [k, stop − start, m], where δ is and as wide as its products.
 
         All parameters ask for the same ones.
         """
         device, dtype = delta.device, wide(delta.dtype)
         key = start, stop, device, dtype
-        if key not in self._of:
+        if key not in self._parts:
             at = ((self.units >= start) & (self.units < stop)).nonzero().squeeze(-1)
             weights = self.weights[:, start:stop][..., at].to(device, dtype)
-            self._of[key] = self.tape.slots.parts(at, device), weights
-        return self._of[key]
+            self._parts[key] = self.tape.slots.parts(at, device), weights
+        return self._parts[key]
 
 
 def reverse(
@@ -77,7 +86,9 @@ def reverse(
     plans = []
     for each in passes:
         anchors = each.tape.anchors(each.root, unruled)
+        each.tape.slots.share(each.of_sequences)
         deltas = each.tape.reverse(each.root, anchors, retain=again or bool(unruled))
+        each.tape.slots.share(None)  # what follows begins at weighted δ
         plans.append([_Start(a, deltas[a], indices) for a, indices in anchors.items() if a in deltas])
     silent = forming.finish()
     if not unruled:
@@ -86,7 +97,7 @@ def reverse(
     # What no δ reached hangs on nothing but parameters without a rule: the root is where to begin.
     for each, plan in zip(passes, plans, strict=True):
         if left := [index for index in silent if index in each.tape.ruled]:
-            plan.append(_Start(Anchor.at(each.root), torch.ones_like(each.root), left))
+            plan.append(_Start(each.tape.start(each.root), torch.ones_like(each.root), left))
     _differentiate(registry, passes, plans, units, receive)
     return unruled | silent
 
@@ -180,12 +191,12 @@ def _added(
     """
     assert call.given is not None
     assert call.delta is not None
-    parts, weights = each.of(group.start, group.stop, call.delta)
-    sequences = weights.shape[-1]
-    if not sequences:
+    parts, weights = each.parts(group.start, group.stop, call.delta)
+    slots = weights.shape[-1]
+    if not slots:
         return totals
     length, numel = shape[1], shape[1:].numel()
-    step = max(1, FORMED_NUMBERS * length // (sequences * max(1, numel)))
+    step = max(1, FORMED_NUMBERS * length // (slots * max(1, numel)))
     for first in range(0, length, step):
         rows = slice(first, min(first + step, length))
         gradients = call.rule.gradients(call.given, call.delta, call.names[key], parts, rows)

@@ -1,7 +1,9 @@
-"""Which part of a layer's input and output is which sequence's.
+"""Which part of a layer's input and output is whose.
 
 N  sequences of a forward pass
 T  positions, K of them kept for the logits
+M  slots: what has a part of its own, each sequence or, in a row, each segment
+U  units, k kinds of gradients: weights of sequences are [k, U, N], 0 where a sequence is another unit's
 """
 
 from __future__ import annotations
@@ -13,24 +15,47 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from probe_engine.model.packed_row import Row
+
 Parts = Callable[[Tensor], list[Tensor]]
-"""Takes some sequences' parts out of [..., T or K, ..., d], in their order: [n, t, d] of n that are equally
-long, t being the product of all axes between."""
+"""Takes some slots' parts out of [..., T or K, ..., d], in their order: [m, t, d] of m that are equally long,
+t being the product of all axes between."""
 
 
 class Slots(Protocol):
     """Of one forward pass."""
 
     def told(self, shape: torch.Size) -> bool:
-        """Whether a tensor of this shape has a place for each position of each sequence."""
+        """Whether a tensor of this shape has a place for each position of each slot."""
         ...
 
     def parts(self, at: Tensor, device: torch.device) -> Parts:
-        """Of these sequences, by index, of tensors on a device."""
+        """Of these slots, by index, of tensors on a device."""
         ...
 
     def weighted(self, delta: Tensor, weights: Tensor) -> Tensor:
-        """Each sequence's part times its weight, of [N]."""
+        """Each slot's part times its weight, of [M]."""
+        ...
+
+    def units(self, of_sequences: Tensor) -> Tensor:
+        """Each slot's unit, [M] of [N]."""
+        ...
+
+    def weights(self, of_sequences: Tensor) -> Tensor:
+        """What each slot's gradient weighs, [k, U, M], once `share` was told these weights of sequences."""
+        ...
+
+    def share(self, of_sequences: Tensor | None) -> None:
+        """What sequences weigh where their gradients come together before they reach a layer; None: as much
+        as they bring."""
+        ...
+
+    def of_sequences(self, of_slots: Tensor) -> Tensor:
+        """[N] of [M]."""
+        ...
+
+    def foreign(self, sequence: int) -> Tensor:
+        """Slots on which S of this sequence does not depend, [M], of 0 and 1."""
         ...
 
 
@@ -59,27 +84,48 @@ class Rows:
         """Row by row."""
         return by_row(delta, weights)
 
+    def units(self, of_sequences: Tensor) -> Tensor:
+        """Slots are sequences."""
+        return of_sequences
+
+    def weights(self, of_sequences: Tensor) -> Tensor:
+        """Slots are sequences."""
+        return of_sequences
+
+    def share(self, of_sequences: Tensor | None) -> None:
+        """Nothing comes together."""
+
+    def of_sequences(self, of_slots: Tensor) -> Tensor:
+        """Slots are sequences."""
+        return of_slots
+
+    def foreign(self, sequence: int) -> Tensor:
+        """All others."""
+        return (torch.arange(self.N) != sequence).float()
+
 
 @dataclass(frozen=True)
 class Runs:
-    """[1, ..., T or K, ..., d] of sequences one behind the other."""
+    """[1, ..., T or K, ..., d] of a row of segments."""
 
-    tokens: tuple[int, ...]
-    """of each sequence, T together"""
+    row: Row
     kept: tuple[int, ...]
-    """of each response, K together"""
+    """of each sequence's response, K together"""
 
     def told(self, shape: torch.Size) -> bool:
         """One axis alone can be that of positions."""
         return len(shape) >= 3 and shape[0] == 1 and len(self._axes(shape)) == 1
 
     def parts(self, at: Tensor, device: torch.device) -> Parts:
-        """One by one: views, for sequences differ in length."""
+        """One by one: views, for segments differ in length."""
         wanted = at.tolist()
 
         def of(tensor: Tensor) -> list[Tensor]:
             ((axis, lengths),) = self._axes(tensor.shape)
             runs = tensor.split(lengths, axis)
+            if lengths is self.kept:
+                nothing = tensor.narrow(axis, 0, 0)
+                runs = self.row.by_segment(runs, nothing)
             return [runs[i].flatten(1, -2) for i in wanted]
 
         return of
@@ -87,17 +133,38 @@ class Runs:
     def weighted(self, delta: Tensor, weights: Tensor) -> Tensor:
         """Position by position."""
         ((axis, lengths),) = self._axes(delta.shape)
-        by_position = weights.repeat_interleave(torch.tensor(lengths))
+        of_runs = self.of_sequences(weights) if lengths is self.kept else weights
+        by_position = of_runs.repeat_interleave(torch.tensor(lengths))
         shape = [1] * delta.dim()
         shape[axis] = -1
         return delta * by_position.to(delta.device, delta.dtype).view(shape)
 
+    def units(self, of_sequences: Tensor) -> Tensor:
+        """A prompt is its responses' unit's."""
+        return self.row.owners(of_sequences)
+
+    def weights(self, of_sequences: Tensor) -> Tensor:
+        """A prompt's copies have one kind each."""
+        return self.row.weights(of_sequences)
+
+    def share(self, of_sequences: Tensor | None) -> None:
+        """In a prompt."""
+        self.row.share(of_sequences)
+
+    def of_sequences(self, of_slots: Tensor) -> Tensor:
+        """Of those with responses."""
+        return of_slots[list(self.row.places)]
+
+    def foreign(self, sequence: int) -> Tensor:
+        """Other segments than it and its prompt."""
+        return self.row.foreign(sequence)
+
     def _axes(self, shape: Sequence[int]) -> list[tuple[int, tuple[int, ...]]]:
-        """Which may be that of positions, and each sequence's length along it."""
+        """Which may be that of positions, and each segment's length along it, or each response's."""
         return [
             (axis, lengths)
             for axis in range(1, len(shape) - 1)
-            for lengths in (self.tokens, self.kept)
+            for lengths in (self.row.lengths, self.kept)
             if shape[axis] == sum(lengths)
         ]
 

@@ -16,7 +16,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from probe_engine.estimators.token_statistics import TokenStatistics
 from probe_engine.model.logit_derivatives import log_prob_sums, rao_blackwell_sums
 from probe_engine.model.module_calls import tensors
-from probe_engine.model.packed_layout import laid_out
+from probe_engine.model.packed_layout import PackedLayout, laid_out
 from probe_engine.model.teacher_forcing import (
     TokenSequence,
     device_of,
@@ -69,16 +69,11 @@ class RuledCall:
 
 @dataclass(frozen=True)
 class Anchor:
-    """A tensor whose parts are the sequences', through which all of some parameters' gradient comes."""
+    """A tensor whose parts are the slots', through which all of some parameters' gradient comes."""
 
     edge: GradientEdge
     weighted: Callable[[Tensor, Tensor], Tensor]
-    """δ there with each sequence's part times its weight."""
-
-    @classmethod
-    def at(cls, root: Tensor) -> Anchor:
-        """Where a reverse pass begins: [N]."""
-        return cls(get_gradient_edge(root), by_row)
+    """δ there with each slot's part times its weight."""
 
 
 @dataclass
@@ -102,6 +97,7 @@ class Tape:
     Args:
         registry: the parameters that are to be differentiated.
         places: where they are.
+        owners: whose each of them is: prompts are shared within one owner's.
         packed: whether the sequences stand in one row, or each in its own.
         without_rule: parameters, by index, that are known to have a use without a rule.
         tokens: each response's statistics, where they are known already.
@@ -113,6 +109,7 @@ class Tape:
         registry: ParameterRegistry,
         places: Places,
         sequences: Sequence[TokenSequence],
+        owners: Sequence[int],
         temperature: float,
         *,
         packed: bool,
@@ -124,11 +121,11 @@ class Tape:
         self._calls: list[tuple[GradientEdge, RuledCall]] = []
         self._seen: dict[nn.Module, _Seen] = defaultdict(_Seen)
         self._starts: list[GradientEdge] = []
-        self._layout = laid_out(sequences, device_of(model), packed=packed)
+        self._layout = layout = laid_out(sequences, owners, device_of(model), packed=packed)
         self.slots: Slots = (
-            Runs(tuple(map(len, sequences)), self._layout.responses)
-            if packed
-            else Rows(len(sequences), self._layout.input_ids.shape[1], self._layout.targets.shape[1])
+            Runs(layout.row, layout.responses)
+            if isinstance(layout, PackedLayout)
+            else Rows(len(sequences), layout.input_ids.shape[1], layout.targets.shape[1])
         )
         self._temperature = temperature
         with self._watched():
@@ -163,8 +160,7 @@ class Tape:
         edges = [*self._starts, *(edge for edge, _ in self._calls)]
         anchors = [Anchor(edge, self.slots.weighted) for edge in edges]
         anchors += self.anchors(self.S, self.unruled)
-        others = torch.ones(len(self.S))
-        others[sequence] = 0
+        others = self.slots.foreign(sequence)
         reached = False
         deltas = torch.autograd.grad(self.S[sequence], [a.edge for a in anchors], allow_unused=True)
         for anchor, delta in zip(anchors, deltas, strict=True):
@@ -184,8 +180,12 @@ class Tape:
         for index in sorted(parameters):
             key = self._registry.ids[index]
             if self._edges[key]:
-                found[self._anchor(key) or Anchor.at(root)].append(index)
+                found[self._anchor(key) or self.start(root)].append(index)
         return found
+
+    def start(self, root: Tensor) -> Anchor:
+        """Where a reverse pass begins: [N]."""
+        return Anchor(get_gradient_edge(root), self._weighted_root)
 
     def reverse(self, root: Tensor, anchors: Collection[Anchor], *, retain: bool) -> Mapping[Anchor, Tensor]:
         """A reverse pass: cotangent 1 on every row. Ruled calls take their δ, and anchors' come back.
@@ -220,6 +220,9 @@ class Tape:
             elif uses[key]:
                 ruled[index] = uses[key]
         return ruled, unruled
+
+    def _weighted_root(self, delta: Tensor, weights: Tensor) -> Tensor:
+        return by_row(delta, self.slots.of_sequences(weights))
 
     def _anchor(self, key: int) -> Anchor | None:
         for module in self._places.upwards(key):

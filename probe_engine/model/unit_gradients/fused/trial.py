@@ -22,16 +22,16 @@ from probe_engine.model.unit_gradients.objective import BRIEF_TOKENS
 class Record(Protocol):
     """A forward pass of some sequences."""
 
-    def __call__(self, sequences: Sequence[TokenSequence], *, packed: bool) -> Tape:
+    def __call__(self, sequences: Sequence[TokenSequence], owners: Sequence[int], *, packed: bool) -> Tape:
         """In one row, or each in its own."""
         ...
 
 
 def keeps_apart(model: nn.Module, record: Record, sequences: Sequence[TokenSequence]) -> bool:
-    """Whether a sequence behind another one has the log-probabilities that it has alone, and no gradient at
-    any place of the other's.
+    """Whether a response, behind another sequence and another response to its prompt, has the
+    log-probabilities that it has alone, and no gradient at any place of the others'.
 
-    The second is exact, in any dtype: what is alike in both sequences hides nothing.
+    The second is exact, in any dtype: what is alike in all sequences hides nothing.
 
     Args:
         model: the one that is tried.
@@ -39,18 +39,21 @@ def keeps_apart(model: nn.Module, record: Record, sequences: Sequence[TokenSeque
         sequences: two or more; the ends of the longest two are tried.
     """
     first, second = sorted(sequences, key=len)[-2:]
-    pair = [s.end(BRIEF_TOKENS, BRIEF_TOKENS) for s in (first, second)]
+    prompt = (second.prompt * 2)[-BRIEF_TOKENS:]  # two tokens at least: of one alone nothing is shared
+    responses = sorted((s.response[-BRIEF_TOKENS:] for s in (first, second)), key=len, reverse=True)
+    tried = [first.end(BRIEF_TOKENS, BRIEF_TOKENS), *(TokenSequence(prompt, r) for r in responses)]
+    last = len(tried) - 1
     try:
         with torch.no_grad():
-            (alone,) = record(pair[1:], packed=False).tokens
+            (alone,) = record(tried[last:], [0], packed=False).tokens
         with torch.enable_grad():
-            together = record(pair, packed=True)
-            if together.mixes(1):
+            together = record(tried, [0, 1, 1], packed=True)
+            if together.mixes(last):
                 return False
     except Exception as error:
         # A model may refuse in any way what it was not made for: then it gets padded rows, as ever.
         if isinstance(error, RuntimeError) and memory_ran_out(error):
             raise
         return False
-    shift = (together.tokens[1].log_probs - alone.log_probs).abs().mean()
+    shift = (together.tokens[last].log_probs - alone.log_probs).abs().mean()
     return bool(shift <= tolerance(coarsest(model, ())))
