@@ -46,10 +46,9 @@ class TokenSequence:
     def __len__(self) -> int:
         return len(self.prompt) + len(self.response)
 
-    def end(self, context: int, tokens: int) -> TokenSequence:
-        """The last `tokens` of the response, after at most `context` of what comes before them."""
-        before = self.prompt + self.response[:-tokens]
-        return TokenSequence(before[-context:], self.response[-tokens:])
+    def ends(self, context: int, tokens: int) -> TokenSequence:
+        """The last `context` tokens of the prompt, before the last `tokens` of the response."""
+        return TokenSequence(self.prompt[-context:], self.response[-tokens:])
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from probe_engine.model.teacher_forcing import device_of
 from probe_engine.model.unit_gradients import UnitGradients, UnitObjective
 from probe_engine.model.unit_gradients.fused.packing import packed
 from probe_engine.model.unit_gradients.interface import Scored
-from probe_engine.model.workload import Counted, PassTokens, TokenCost, first_forward
+from probe_engine.model.workload import Counted, PassTokens, TokenCost, first_forward, largest_pass
 from probe_engine.registry import wide
 from probe_engine.report import Cost, Forecast, Observed
 from probe_engine.spec import Method, RunSpec
@@ -94,13 +94,18 @@ def forecast(
     packs = method.packs(units)
     windows = packed(units, size, packs=packs)
     costs, work = {}, {}
+    at_once = min(size, extent.sequences)
     for name in get_args(Method):
+        tokens, targets = (
+            largest_pass(windows, packs=packs) if name == "fused" else (len(longest), len(longest.response))
+        )
+        nbytes = first.forward.nbytes(name, tokens, targets, wide(dtype))
         passing = PassTokens.of(name, units, size, packs=packs)
         scoring = sum(PassTokens.of(name, scored, size, packs=packs).differentiated for scored in again)
         memory = need(
             replace(
                 sizes,
-                sequence=first.forward.nbytes(name, longest, wide(dtype)),
+                sequence=nbytes // at_once if name == "fused" else nbytes,
                 together=max(len(window.units) for window in windows),
                 split=any(window.oversize for window in windows) if name == "fused" else largest > size,
             ),

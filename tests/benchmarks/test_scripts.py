@@ -83,7 +83,7 @@ def test_ragged(printed: Callable[..., dict[str, Any]]) -> None:
     found = printed(ragged, *SMALL, "--sequences", "8", "--shortest", "12", "--longest", "33")
     assert found["tokens"] == "12 to 33, 180 together"
     assert found["ragged_over_even"] == pytest.approx(found["ragged_seconds"] / found["even_seconds"])
-    assert found["ragged_flops_over_even"] > 1  # attention grows with the square, and there is some padding
+    assert found["ragged_flops_over_even"] >= 1  # attention grows with the square
 
 
 def test_x_estimators(printed: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:

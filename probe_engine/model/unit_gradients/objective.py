@@ -23,7 +23,9 @@ from probe_engine.model.teacher_forcing import TokenSequence
 from probe_engine.types import Batch, Unit
 
 BRIEF_TOKENS = 8
-"""Of a response, and before them: enough to see whether a number is computed right, on any batch alike."""
+"""Of a response: enough to see whether a number is computed right, on any batch alike."""
+BRIEF_CONTEXT = 4
+"""Of its prompt."""
 CANCELLED = 1e-3
 """A net weight below this share of the largest one is none: float32 rounds 1e-7 of the largest."""
 
@@ -84,14 +86,17 @@ class UnitObjective:
         )
 
     def brief(self) -> UnitObjective:
-        """The ends of a `pair`; the whole of it where they are the same.
+        """The ends of a `pair`'s prompt and of its responses; the whole of it where they are the same.
 
-        Where the pair's lengths differ, so do theirs: passes that pad, or do without, are then seen at it.
+        One is a token longer than the other where it can be: passes that pad, or do without, are seen at it.
         """
         pair = self.pair()
-        longest = max(map(len, pair.sequences))
-        ends = tuple(s.end(BRIEF_TOKENS - (len(s) < longest), BRIEF_TOKENS) for s in pair.sequences)
-        return replace(pair, sequences=ends) if len(set(ends)) == len(ends) else pair
+        first, second = (s.ends(BRIEF_CONTEXT, BRIEF_TOKENS) for s in pair.sequences)
+        if first == second:
+            return pair
+        if len(first) > len(second):
+            return replace(pair, sequences=(first, second))
+        return replace(pair, sequences=(first, second.ends(BRIEF_CONTEXT, max(1, len(second.response) - 1))))
 
     def group_slices(self) -> list[slice]:
         """Where each group's responses lie among the N."""

@@ -146,7 +146,10 @@ def test_one_forward_and_one_reverse_pass_for_each_root(monkeypatch, rao_blackwe
         dataclasses.replace(
             u,
             unit=dataclasses.replace(u.unit, role="E"),
-            sequences=tuple(dataclasses.replace(s, prompt=(3, 4), response=(5,) * 6) for s in u.sequences),
+            # Nothing in common: one row is not worth a trial.
+            sequences=tuple(
+                dataclasses.replace(s, prompt=(3, i), response=(5,) * 6) for i, s in enumerate(u.sequences)
+            ),
         )
         for u in objectives(batch)
     ]

@@ -8,8 +8,9 @@ import pytest
 import tiny
 import torch
 
+from probe_engine.model.teacher_forcing import TokenSequence
 from probe_engine.model.unit_gradients import UnitObjective, objectives
-from probe_engine.model.unit_gradients.objective import BRIEF_TOKENS
+from probe_engine.model.unit_gradients.objective import BRIEF_CONTEXT, BRIEF_TOKENS
 
 
 def unit(advantages: list[float]) -> UnitObjective:
@@ -35,19 +36,18 @@ def test_not_the_same_response_twice_where_there_is_another() -> None:
     assert same.pair().sequences == (b, b)
 
 
-@pytest.mark.parametrize("longer", [0, 3])
-def test_brief_is_the_ends_of_the_pair(longer: int) -> None:
-    """As long as one another where the pair's are, and of two lengths where theirs differ."""
+@pytest.mark.parametrize(("longer", "lengths"), [(0, (8, 7)), (3, (8, 7)), (-14, (8, 6))])
+def test_brief_is_the_ends_of_the_pair(longer: int, lengths: tuple[int, int]) -> None:
+    """Of the same prompt, and of two lengths."""
     made = unit([0.1, 0.9, -0.4, 0.2])
     responses = [tuple(range(n, n + 20 + longer * (n % 2))) for n, _ in enumerate(made.sequences)]
-    sequences = [replace(s, response=r) for s, r in zip(made.sequences, responses, strict=True)]
+    sequences = [TokenSequence(tuple(range(9)), response) for response in responses]
     whole = replace(made, sequences=tuple(sequences))
     pair, brief = whole.pair().sequences, whole.brief().sequences
+    assert tuple(len(s.response) for s in brief) == lengths
     for short, long in zip(brief, pair, strict=True):
-        context = BRIEF_TOKENS - (len(long) < max(map(len, pair)))
-        assert short.response == long.response[-BRIEF_TOKENS:]
-        assert short.prompt == (long.prompt + long.response[:-BRIEF_TOKENS])[-context:]
-    assert (len(brief[0]) == len(brief[1])) == (len(pair[0]) == len(pair[1])) == (not longer)
+        assert short.response == long.response[-len(short.response) :]
+        assert short.prompt == long.prompt[-BRIEF_CONTEXT:]
 
 
 def test_a_pair_whose_ends_are_the_same_stays_whole() -> None:

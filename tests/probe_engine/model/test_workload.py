@@ -69,8 +69,8 @@ def test_tokens_are_those_that_the_model_is_given(method: str, attention: str, m
         pass
     tokens = PassTokens.of(method, units, micro_batch, packs=packs)
     assert sum(given) == tokens.differentiated + tokens.scored_first
-    if packs:
-        assert tokens.differentiated == sum(u.tokens for u in units)
+    if packs:  # nothing padded, prompts in common
+        assert tokens.differentiated < sum(u.tokens for u in units)
 
 
 def test_progress_is_told_of_whole_windows_before_their_units_come() -> None:

@@ -76,12 +76,13 @@ def test_dora_is_named_with_both_factors(kind) -> None:
 
 
 def test_a_tied_row_that_the_embedding_gives_no_gradient_is_named() -> None:
-    """padding_idx leaves the embedding's part out of the row's gradient, though its token is a real one."""
+    """padding_idx leaves the embedding's part out of the row's gradient, though its token is a real one. Of
+    most rows that part is too small to be told from rounding."""
     model = tiny.model("llama", tie_word_embeddings=True)
     assert derivative(examined(model)).status == "ok"
     read = Counter(t for unit in excerpts() for s in unit.sequences for t in s.prompt + s.response)
     said = set()
-    for token, _ in read.most_common(2):
+    for token, _ in read.most_common(6):
         model.model.embed_tokens.padding_idx = token
         said.add(derivative(examined(model)).status)
     assert "warn" in said

@@ -70,11 +70,10 @@ class Window:
 
     @property
     def spares(self) -> bool:
-        """Whether passes in one row could do without padding, or with a prompt less."""
+        """Whether passes in one row could do without padding, or without repeating a prompt."""
         if self.alone:
             return False
-        lengths = [len(s) for s in self.rows]
-        return len(set(lengths)) > 1 or sum(Row.of(self.rows, self.places.tolist()).lengths) < sum(lengths)
+        return len(set(map(len, self.rows))) > 1 or bool(Row.of(self.rows, self.places.tolist()).shared)
 
     def bundles(self, *, packed: bool) -> list[Bundle]:
         """All sequences, each once."""

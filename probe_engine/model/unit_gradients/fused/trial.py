@@ -16,7 +16,7 @@ from probe_engine.errors import memory_ran_out
 from probe_engine.model.precision import coarsest, tolerance
 from probe_engine.model.teacher_forcing import TokenSequence
 from probe_engine.model.unit_gradients.fused.tape import Tape
-from probe_engine.model.unit_gradients.objective import BRIEF_TOKENS
+from probe_engine.model.unit_gradients.objective import BRIEF_CONTEXT, BRIEF_TOKENS
 
 
 class Record(Protocol):
@@ -39,9 +39,9 @@ def keeps_apart(model: nn.Module, record: Record, sequences: Sequence[TokenSeque
         sequences: two or more; the ends of the longest two are tried.
     """
     first, second = sorted(sequences, key=len)[-2:]
-    prompt = (second.prompt * 2)[-BRIEF_TOKENS:]  # two tokens at least: of one alone nothing is shared
+    prompt = (second.prompt * 2)[-BRIEF_CONTEXT:]  # two tokens at least: of one alone nothing is shared
     responses = sorted((s.response[-BRIEF_TOKENS:] for s in (first, second)), key=len, reverse=True)
-    tried = [first.end(BRIEF_TOKENS, BRIEF_TOKENS), *(TokenSequence(prompt, r) for r in responses)]
+    tried = [first.ends(BRIEF_CONTEXT, BRIEF_TOKENS), *(TokenSequence(prompt, r) for r in responses)]
     last = len(tried) - 1
     try:
         with torch.no_grad():
