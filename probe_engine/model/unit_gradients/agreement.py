@@ -67,7 +67,8 @@ def agreement(
         known = theirs if scale == 1 else None
         reference = known or plain.measure(lifted, rao_blackwell=rao_blackwell)
         x, y = reference.x, reference.y
-        sizes = (x.norm(), y.norm(), p(x).norm(), p(y).norm())
+        directions = (p(x), p(y)) if second_pass else ()
+        sizes = [v.norm() for v in (x, y, *directions)]
         if all(map(math.isfinite, sizes)):
             break
     else:

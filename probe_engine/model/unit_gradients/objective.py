@@ -94,9 +94,9 @@ class UnitObjective:
         first, second = (s.ends(BRIEF_CONTEXT, BRIEF_TOKENS) for s in pair.sequences)
         if first == second:
             return pair
-        if len(first) > len(second):
-            return replace(pair, sequences=(first, second))
-        return replace(pair, sequences=(first, second.ends(BRIEF_CONTEXT, max(1, len(second.response) - 1))))
+        if len(first) == len(second):
+            second = second.ends(BRIEF_CONTEXT, max(1, len(second.response) - 1))
+        return replace(pair, sequences=(first, second))
 
     def group_slices(self) -> list[slice]:
         """Where each group's responses lie among the N."""

@@ -29,31 +29,29 @@ class Record(Protocol):
 
 def keeps_apart(model: nn.Module, record: Record, sequences: Sequence[TokenSequence]) -> bool:
     """Whether a response, behind another sequence and another response to its prompt, has the
-    log-probabilities that it has alone, and no gradient at any place of the others'.
+    log-probabilities that it has at the row's beginning, and no gradient at any place of the others'.
 
     The second is exact, in any dtype: what is alike in all sequences hides nothing.
 
     Args:
         model: the one that is tried.
-        record: a pass of it, with its graph where gradients are on.
+        record: a pass of it, with its graph.
         sequences: two or more; the ends of the longest two are tried.
     """
     first, second = sorted(sequences, key=len)[-2:]
     prompt = (second.prompt * 2)[-BRIEF_CONTEXT:]  # two tokens at least: of one alone nothing is shared
-    responses = sorted((s.response[-BRIEF_TOKENS:] for s in (first, second)), key=len, reverse=True)
-    tried = [first.ends(BRIEF_CONTEXT, BRIEF_TOKENS), *(TokenSequence(prompt, r) for r in responses)]
-    last = len(tried) - 1
+    responses = sorted((s.response[-BRIEF_TOKENS:] for s in (first, second)), key=len)
+    last, other = (TokenSequence(prompt, response) for response in responses)
     try:
-        with torch.no_grad():
-            (alone,) = record(tried[last:], [0], packed=False).tokens
         with torch.enable_grad():
-            together = record(tried, [0, 1, 1], packed=True)
-            if together.mixes(last):
+            together = record([last, other, last], [0, 1, 1], packed=True)
+            if together.mixes(2):
                 return False
     except Exception as error:
         # A model may refuse in any way what it was not made for: then it gets padded rows, as ever.
         if isinstance(error, RuntimeError) and memory_ran_out(error):
             raise
         return False
-    shift = (together.tokens[last].log_probs - alone.log_probs).abs().mean()
+    there, here = together.tokens[0].log_probs, together.tokens[2].log_probs
+    shift = (here - there).abs().mean()
     return bool(shift <= tolerance(coarsest(model, ())))
