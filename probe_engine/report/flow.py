@@ -90,4 +90,4 @@ class MethodInfo(msgspec.Struct, frozen=True, kw_only=True):
     checkpointed_layers: int = 0
     """Layers that run again in the reverse pass, with `--checkpointing`."""
     packed: bool = False
-    """Whether sequences of several lengths shared rows, so that nothing was padded."""
+    """Whether sequences shared rows, so that nothing was padded and no prompt repeated for each response."""
