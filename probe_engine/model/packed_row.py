@@ -37,6 +37,14 @@ class Segment:
         return len(self.tokens)
 
 
+def added(sequence: TokenSequence, before: int) -> int:
+    """Tokens that a sequence adds to a row in which `before` others have its prompt in common with it.
+
+    The second one brings the prompt's second copy.
+    """
+    return len(sequence) if before < COPIES else len(sequence.response) + 1
+
+
 class Shares:
     """Of what a response's reverse pass brings its prompt, how much goes into which copy: all into the first
     one, unless told otherwise."""

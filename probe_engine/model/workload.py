@@ -15,7 +15,7 @@ from torch.utils.flop_counter import flop_registry
 
 from probe_engine.environment.device import completed
 from probe_engine.model.teacher_forcing import TokenSequence, device_of
-from probe_engine.model.unit_gradients.fused.packing import Bundle, Window, packed
+from probe_engine.model.unit_gradients.fused.packing import Window, packed
 from probe_engine.model.unit_gradients.objective import UnitObjective, chunks
 from probe_engine.registry import ParameterRegistry
 
@@ -174,33 +174,20 @@ class PassTokens:
         """As the method cuts them, `fused` in rows where it `packs`."""
         if method == "fused":
             cut = packed(units, micro_batch, packs=packs)
-            sizes = [(_given(window, packs=packs), window.oversize) for window in cut]
+            sizes = [(sum(b.tokens for b in window.bundles), window.oversize) for window in cut]
         else:
             parts = [[u.sequences[part] for part in chunks(u, micro_batch)] for u in units]
             sizes = [(sum(map(_padded, each)), len(each) > 1) for each in parts]
         return cls(sum(size for size, _ in sizes), sum(size for size, in_parts in sizes if in_parts))
 
 
-def largest_pass(windows: Sequence[Window], *, packs: bool) -> tuple[int, int]:
+def largest_pass(windows: Sequence[Window]) -> tuple[int, int]:
     """What `fused` holds graphs of at a time, at most: tokens given to the model, and responses' tokens."""
     return max(
         (sum(b.tokens for b in held), sum(len(s.response) for b in held for s in b.sequences))
         for window in windows
-        for held in _held_together(window, packs=packs)
+        for held in ([[b] for b in window.bundles] if window.oversize else [window.bundles])
     )
-
-
-def _held_together(window: Window, *, packs: bool) -> list[list[Bundle]]:
-    bundles = _bundles(window, packs=packs)
-    return [[bundle] for bundle in bundles] if window.oversize else [bundles]
-
-
-def _given(window: Window, *, packs: bool) -> int:
-    return sum(bundle.tokens for bundle in _bundles(window, packs=packs))
-
-
-def _bundles(window: Window, *, packs: bool) -> list[Bundle]:
-    return window.bundles(packed=packs and window.spares)
 
 
 def _padded(sequences: Sequence[TokenSequence]) -> int:

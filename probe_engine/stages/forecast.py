@@ -96,9 +96,7 @@ def forecast(
     costs, work = {}, {}
     at_once = min(size, extent.sequences)
     for name in get_args(Method):
-        tokens, targets = (
-            largest_pass(windows, packs=packs) if name == "fused" else (len(longest), len(longest.response))
-        )
+        tokens, targets = largest_pass(windows) if name == "fused" else (len(longest), len(longest.response))
         nbytes = first.forward.nbytes(name, tokens, targets, wide(dtype))
         passing = PassTokens.of(name, units, size, packs=packs)
         scoring = sum(PassTokens.of(name, scored, size, packs=packs).differentiated for scored in again)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from types import SimpleNamespace
 
 import healthy
@@ -121,7 +122,7 @@ def test_in_bfloat16_one_row_is_no_worse_than_padded_ones(monkeypatch):
     packed = Fused(model, trained(model), 8)
     assert packed.packs(UNITS)
     ours = vectors(packed)
-    monkeypatch.setattr(Fused, "_packs", lambda *_: False)
+    monkeypatch.setattr(Fused, "packs", lambda *_: False)
     padded = vectors(Fused(model, trained(model), 8))
     assert 0 < error(ours, reference) < 2 * error(padded, reference)
 
@@ -302,15 +303,29 @@ def test_parts_and_weights_are_by_segment():
 
 def test_packed_passes_hold_as_many_real_tokens_as_a_pass_may():
     lengths = [len(s) for u in UNITS for s in u.sequences]
-    window = Window(tuple(range(len(UNITS))), tuple(UNITS), budget=2 * max(lengths))
-    assert window.spares
+    window = Window(tuple(range(len(UNITS))), tuple(UNITS), budget=2 * max(lengths), packs=True)
+    assert window.in_one_row
     assert window.oversize
-    bundles = window.bundles(packed=True)
+    bundles = window.bundles
     assert [row for bundle in bundles for row in bundle.rows] == list(range(len(lengths)))
     for bundle in bundles:
-        assert sum(map(len, bundle.sequences)) <= window.budget
-        assert bundle.tokens <= sum(map(len, bundle.sequences))
+        assert bundle.tokens == sum(Row.of(bundle.sequences, bundle.owners).lengths)
+        assert bundle.tokens <= window.budget
     assert runs([3, 3, 3, 9, 1], 6) == [[0, 1], [2], [3], [4]]
+
+
+def test_a_unit_that_fits_into_a_pass_because_its_prompt_is_in_common_is_not_scored_first():
+    (unit,) = objectives(tiny.batch(sizes=(4,)))
+    sequences = tuple(TokenSequence(tuple(range(20)), (n, n)) for n in range(4))
+    unit = dataclasses.replace(unit, sequences=sequences)
+    (padded,), (one_row,) = (packed([unit], 3, packs=packs) for packs in (False, True))
+    assert padded.oversize
+    assert not one_row.oversize  # 2 · 19 + 4 · 3 of 3 · 22 tokens
+    assert [bundle.tokens for bundle in one_row.bundles] == [50]
+    model = build("llama", "full", dtype=torch.float64)
+    found, fused = against_loop(model, micro_batch=3, units=[unit], rao_blackwell=True)
+    assert found < 1e-10
+    assert fused.packs([unit])
 
 
 def test_windows_without_padding_are_as_large_as_the_mean_length_makes_them() -> None:

@@ -78,7 +78,9 @@ class Fused:
     def packs(self, units: Sequence[UnitObjective]) -> bool:
         """Whether sequences of these units share rows, so that nothing is padded and no prompt repeated."""
         with attention_by_sequence():
-            return any(self._packs(window) for window in packed(units, self.micro_batch))
+            return any(
+                window.spares and self._may_pack(window.rows) for window in packed(units, self.micro_batch)
+            )
 
     def measure(self, objective: UnitObjective, *, rao_blackwell: bool = False) -> Measurement:
         """S, X_u and Y_u of one unit."""
@@ -157,14 +159,14 @@ class Fused:
         return [scored]
 
     def _scored(self, window: Window) -> list[Scored]:
-        bundles = self._bundles(window)
+        bundles = window.bundles
         with torch.no_grad():
             return _split(window, bundles, [self._tape(bundle) for bundle in bundles])
 
     @torch.no_grad()
     def _rescored(self, window: Window) -> list[Rescored]:
         scores: list[tuple[TokenScores, ...]] = []
-        bundles = self._bundles(window)
+        bundles = window.bundles
         for bundle in bundles:
             device = device_of(self.model)
             layout = laid_out(bundle.sequences, bundle.owners, device, packed=bundle.packed)
@@ -176,7 +178,7 @@ class Fused:
 
     def _at_once(self, window: Window, receive: Receive, receive_rb: ReceiveX | None) -> list[Scored]:
         """All graphs of the window, then their reverse passes."""
-        bundles = self._bundles(window)
+        bundles = window.bundles
         tapes = self._tapes(bundles)
         scored = _split(window, bundles, tapes)
         self._reverse(window, bundles, tapes, scored, receive, receive_rb)
@@ -187,7 +189,7 @@ class Fused:
     ) -> None:
         """Pass by pass: what arrives are parts of the units' sums."""
         tokens = [t for s in scored for t in s.tokens]
-        for bundle in self._bundles(window):
+        for bundle in window.bundles:
             tapes = self._tapes([bundle], tokens)
             self._reverse(window, [bundle], tapes, scored, receive, receive_rb)
 
@@ -263,15 +265,10 @@ class Fused:
     def _windows(self, units: Sequence[UnitObjective]) -> list[Window]:
         return packed(units, self.micro_batch, packs=self.packs(units))
 
-    def _bundles(self, window: Window) -> list[Bundle]:
-        return window.bundles(packed=self._packs(window))
-
-    def _packs(self, window: Window) -> bool:
-        if not window.spares:
-            return False
+    def _may_pack(self, sequences: Sequence[TokenSequence]) -> bool:
         if not self._tried:
             self._tried.append(
-                may_attend_by_sequence(self.model) and keeps_apart(self.model, self._recorded, window.rows)
+                may_attend_by_sequence(self.model) and keeps_apart(self.model, self._recorded, sequences)
             )
         return self._tried[0]
 

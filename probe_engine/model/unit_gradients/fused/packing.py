@@ -9,7 +9,8 @@ rectangles: one padded forward pass each.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean
@@ -17,7 +18,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from probe_engine.model.packed_row import Row
+from probe_engine.model.packed_row import added
 from probe_engine.model.teacher_forcing import TokenSequence
 from probe_engine.model.unit_gradients.objective import UnitObjective
 
@@ -40,9 +41,9 @@ class Bundle:
     @property
     def tokens(self) -> int:
         """That the model is given, padding and prompts' copies included."""
-        if self.packed:
-            return sum(Row.of(self.sequences, self.owners).lengths)
-        return len(self.rows) * max(map(len, self.sequences))
+        if not self.packed:
+            return len(self.rows) * max(map(len, self.sequences))
+        return sum(_row_tokens(self.sequences, self.owners))
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Window:
     units: tuple[UnitObjective, ...]
     budget: int
     """Tokens in one pass, padding included."""
+    packs: bool = False
+    """Whether the model may be given several sequences in one row."""
     alone: bool = False
     """Whether every sequence has its own pass, however short: what helps where neighbours are not without
     influence (GRAD020)."""
@@ -63,28 +66,44 @@ class Window:
         return [s for unit in self.units for s in unit.sequences]
 
     @cached_property
+    def owners(self) -> list[int]:
+        """Each row's unit, by its place in the window."""
+        return [place for place, unit in enumerate(self.units) for _ in unit.sequences]
+
+    @cached_property
     def places(self) -> Tensor:
-        """Each row's unit, by its place in the window, [rows]."""
-        sizes = torch.tensor([len(unit.sequences) for unit in self.units])
-        return torch.repeat_interleave(torch.arange(len(self.units)), sizes)
+        """The same, [rows]."""
+        return torch.tensor(self.owners)
 
     @property
     def spares(self) -> bool:
         """Whether passes in one row could do without padding, or without repeating a prompt."""
         if self.alone:
             return False
-        return len(set(map(len, self.rows))) > 1 or bool(Row.of(self.rows, self.places.tolist()).shared)
+        prompts = Counter((owner, s.prompt) for owner, s in zip(self.owners, self.rows, strict=True))
+        shared = any(count > 1 and len(prompt) > 1 for (_, prompt), count in prompts.items())
+        return shared or len(set(map(len, self.rows))) > 1
 
-    def bundles(self, *, packed: bool) -> list[Bundle]:
+    @property
+    def in_one_row(self) -> bool:
+        """Whether its sequences stand one behind the other."""
+        return self.packs and self.spares
+
+    @property
+    def bundles(self) -> list[Bundle]:
         """All sequences, each once."""
-        lengths = [len(s) for s in self.rows]
         if self.alone:
-            cut = [[row] for row in range(len(lengths))]
+            cut = [[row] for row in range(len(self.rows))]
+        elif self.in_one_row:
+            cut = one_behind_the_other(self.rows, self.owners, self.budget)
         else:
-            cut = runs(lengths, self.budget) if packed else rectangles(lengths, self.budget)
+            cut = rectangles([len(s) for s in self.rows], self.budget)
         return [
             Bundle(
-                rows, [self.rows[row] for row in rows], self.places[rows].tolist(), packed and len(rows) > 1
+                rows,
+                [self.rows[row] for row in rows],
+                [self.owners[row] for row in rows],
+                self.in_one_row and len(rows) > 1,
             )
             for rows in cut
         ]
@@ -92,7 +111,8 @@ class Window:
     @property
     def oversize(self) -> bool:
         """Whether it is one unit that is too large for its graphs to live at the same time."""
-        return sum(unit.tokens for unit in self.units) > self.budget
+        each = _row_tokens(self.rows, self.owners) if self.in_one_row else map(len, self.rows)
+        return sum(each) > self.budget
 
     def weights(self, S: Sequence[Tensor]) -> Tensor:
         """Weights of each row in L_X and L_Y of each unit, [2, units, rows], from each unit's S."""
@@ -121,7 +141,7 @@ def packed(units: Sequence[UnitObjective], micro_batch: int, *, packs: bool = Fa
     measured, so that S⁺ − S holds no difference of rounding between them.
 
     Args:
-        packs: whether sequences of several lengths share a row.
+        packs: whether the model may be given several sequences in one row.
     """
     cut: list[Window] = []
     for role in {unit.unit.role: None for unit in units}:
@@ -130,8 +150,10 @@ def packed(units: Sequence[UnitObjective], micro_batch: int, *, packs: bool = Fa
         budget = micro_batch * max(lengths)
         filled = micro_batch * math.ceil(fmean(lengths)) if packs else budget
         cut += windows(units, numbers, filled, budget)
-    alone = micro_batch == 1
-    return [replace(window, alone=alone) for window in sorted(cut, key=lambda window: window.numbers)]
+    return [
+        replace(window, packs=packs, alone=micro_batch == 1)
+        for window in sorted(cut, key=lambda window: window.numbers)
+    ]
 
 
 def windows(units: Sequence[UnitObjective], numbers: Sequence[int], filled: int, budget: int) -> list[Window]:
@@ -141,7 +163,7 @@ def windows(units: Sequence[UnitObjective], numbers: Sequence[int], filled: int,
 
 
 def runs(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Sequences by index, in their order, at most `budget` tokens together or one sequence."""
+    """By index, in their order, at most `budget` tokens together or one alone."""
     cut: list[list[int]] = []
     filled = 0
     for row, length in enumerate(lengths):
@@ -151,6 +173,29 @@ def runs(lengths: Sequence[int], budget: int) -> list[list[int]]:
         cut[-1].append(row)
         filled += length
     return cut
+
+
+def one_behind_the_other(
+    sequences: Sequence[TokenSequence], owners: Sequence[int], budget: int
+) -> list[list[int]]:
+    """Sequences by index, in their order, in rows of at most `budget` tokens or one sequence."""
+    cut: list[list[int]] = []
+    for row in range(len(sequences)):
+        together = [*cut[-1], row] if cut else [row]
+        tokens = _row_tokens([sequences[i] for i in together], [owners[i] for i in together])
+        if cut and sum(tokens) <= budget:
+            cut[-1].append(row)
+        else:
+            cut.append([row])
+    return cut
+
+
+def _row_tokens(sequences: Sequence[TokenSequence], owners: Sequence[int]) -> Iterator[int]:
+    """What each adds to a row of them."""
+    before: Counter[tuple[int, tuple[int, ...]]] = Counter()
+    for s, owner in zip(sequences, owners, strict=True):
+        yield added(s, before[owner, s.prompt])
+        before[owner, s.prompt] += 1
 
 
 def rectangles(lengths: Sequence[int], budget: int) -> list[list[int]]:
