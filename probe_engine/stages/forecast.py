@@ -35,8 +35,8 @@ FORESEEN = ("measure", "estimate", "realize", "judge")
 
 
 SETTLED = 0.25
-"""Seconds of passes whose rate says what others will take. A shorter first window is mostly counting, and what
-is done for the first time: then the windows after it say it."""
+"""Seconds of passes whose rate says what others will take. A shorter first window is mostly counting, and
+what is done for the first time: then the windows after it say it."""
 
 
 @dataclass(frozen=True)
