@@ -280,10 +280,10 @@ ENTRIES = (
         "GRAD019",
         "padding",
         "padding changes the answer",
-        "log π of a sequence must not depend on padding beside it. The probe pads on the right, where a "
-        "causal model never looks: only a fault that shows there makes its own numbers wrong. Generation "
-        "and most trainers pad prompts on the left; where that moves log π, rollouts are sampled from, "
-        "and the loss is computed on, another policy than the one without padding.",
+        "log π of a sequence must not depend on padding beside it. Where the probe pads, it does so on the "
+        "right, where a causal model never looks: only a fault that shows there makes its own numbers "
+        "wrong. Generation and most trainers pad prompts on the left; where that moves log π, rollouts are "
+        "sampled from, and the loss is computed on, another policy than the one without padding.",
         "For the probe: one sequence at a time. For training: prompts of one length, no padding "
         "(per_device_train_batch_size=1), or a forward that obeys attention_mask and is given "
         "position_ids.",

@@ -7,7 +7,7 @@ and X and Y add it up with different weights: so the first copy takes the one su
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -43,6 +43,15 @@ def added(sequence: TokenSequence, before: int) -> int:
     The second one brings the prompt's second copy.
     """
     return len(sequence) if before < COPIES else len(sequence.response) + 1
+
+
+def row_tokens(sequences: Sequence[TokenSequence], owners: Sequence[int]) -> int:
+    """Of a row of all of them."""
+    tokens, before = 0, Counter[tuple[int, tuple[int, ...]]]()
+    for s, owner in zip(sequences, owners, strict=True):
+        tokens += added(s, before[owner, s.prompt])
+        before[owner, s.prompt] += 1
+    return tokens
 
 
 class Shares:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -40,6 +40,7 @@ class Counted:
     """Bytes that autograd keeps, parameters and logits apart."""
     vocabulary: int
     seconds: float
+    """Of so many tokens in the latest pass with a graph: none but the first is held up by being counted."""
 
     def nbytes(self, method: str, tokens: int, targets: int, dtype: torch.dtype) -> int:
         """What a reverse pass takes for so many tokens, logits of so many targets in `dtype`."""
@@ -50,7 +51,7 @@ class Counted:
 
 @contextmanager
 def first_forward(model: nn.Module) -> Iterator[list[Counted]]:
-    """Counts the first forward pass with a graph inside; all others run as they are.
+    """Counts the first forward pass with a graph inside; the clock alone runs in those after it.
 
     Yields:
         where that pass will stand, once it is over.
@@ -62,23 +63,27 @@ def first_forward(model: nn.Module) -> Iterator[list[Counted]]:
 
     def enter(_module: nn.Module, _args: object, _kwargs: object) -> None:
         nonlocal began
-        if torch.is_grad_enabled() and not found:
+        if torch.is_grad_enabled():
             completed(device)
             began = time.perf_counter()
-            counting.enter_context(torch.autograd.graph.saved_tensors_hooks(kept.pack, _unchanged))
-            counting.enter_context(products)
+            if not found:
+                counting.enter_context(torch.autograd.graph.saved_tensors_hooks(kept.pack, _unchanged))
+                counting.enter_context(products)
 
     def leave(_module: nn.Module, _args: object, kwargs: dict[str, Any], output: Any) -> None:
-        if not began or found:
+        nonlocal began
+        if not began:
             return
         counting.close()
-        if output is None:  # it raised
-            return
-        completed(device)
-        seconds = time.perf_counter() - began
-        logits = output.logits if hasattr(output, "logits") else output
-        tokens = kwargs["input_ids"].numel()
-        found.append(Counted(tokens, products.flops, kept.nbytes, logits.shape[-1], seconds))
+        if output is not None:  # it did not raise
+            completed(device)
+            seconds, tokens = time.perf_counter() - began, kwargs["input_ids"].numel()
+            if found:
+                found[0] = replace(found[0], seconds=seconds * found[0].tokens / tokens)
+            else:
+                logits = output.logits if hasattr(output, "logits") else output
+                found.append(Counted(tokens, products.flops, kept.nbytes, logits.shape[-1], seconds))
+        began = 0.0
 
     handles = (
         model.register_forward_pre_hook(enter, with_kwargs=True),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 from typing import get_args
 
 import msgspec
@@ -23,6 +23,7 @@ from probe_engine.report import Cost, Forecast, Observed
 from probe_engine.spec import Method, RunSpec
 from probe_engine.stages import Stage
 from probe_engine.stages.memory import loaded_sizes
+from probe_engine.stages.meter import Meter
 from probe_engine.stages.scorings import scorings, steps_taken, widened
 from probe_engine.types import Extent, Policy
 
@@ -33,30 +34,55 @@ FORESEEN = ("measure", "estimate", "realize", "judge")
 """The stages that the forecast is about."""
 
 
+SETTLED = 0.25
+"""Seconds of passes whose rate says what others will take. A shorter first window is mostly counting, and
+what is done for the first time: then the windows after it say it."""
+
+
 @dataclass(frozen=True)
-class FirstWindow:
-    """The first units that a measurement takes together: the forecast is made from them."""
+class Beginning:
+    """The first units that a measurement takes: the forecast is made from them."""
 
     seconds: float
-    """Until X and Y of these units were there, and what is made of them."""
+    """Until X and Y of some of these units were there, and what is made of them."""
+    tokens: int
+    """Of the sequences of those."""
     forward: Counted
-    """The first of their forward passes."""
+    """The first forward pass."""
 
 
-Foresee = Callable[[FirstWindow], Stage[Forecast]]
+Foresee = Callable[[Beginning], Stage[Forecast]]
 
 
-def first_window(policy: Policy, passes: Iterator[Scored]) -> tuple[FirstWindow, Iterator[Scored]]:
+def beginning(policy: Policy, passes: Iterator[Scored], meter: Meter) -> tuple[Beginning, Iterator[Scored]]:
     """Lets a first pass over units begin.
+
+    Args:
+        passes: the first pass.
+        meter: is told of its tokens.
 
     Returns:
         what was seen of its beginning, and all that the pass brings.
     """
-    began = time.perf_counter()
+    device = device_of(policy.model)
+    begun: list[Scored] = []
+
+    def seconds_of(units: Iterator[Scored]) -> float:
+        began = time.perf_counter()
+        for scored in units:
+            begun.append(scored)
+            completed(device)
+            if time.perf_counter() - began >= SETTLED:
+                break
+        return time.perf_counter() - began
+
     with first_forward(policy.model) as counted:
-        first = next(passes)
-    completed(device_of(policy.model))
-    return FirstWindow(time.perf_counter() - began, counted[0]), chain([first], passes)
+        seconds, tokens = seconds_of(islice(passes, 1)), meter.done
+        if seconds < SETTLED:
+            more = seconds_of(passes)
+            if meter.done > tokens:
+                seconds, tokens = more, meter.done - tokens
+    return Beginning(seconds, tokens, counted[0]), chain(begun, passes)
 
 
 def forecast(
@@ -65,11 +91,11 @@ def forecast(
     method: UnitGradients,
     vector_seconds: float,
     spec: RunSpec,
-    first: FirstWindow,
+    first: Beginning,
     *,
     rao_blackwell: bool,
 ) -> Stage[Forecast]:
-    """From what the first window took.
+    """From what the first units took.
 
     Args:
         policy: its model in eval mode.
@@ -127,11 +153,11 @@ def forecast(
             parameter_lengths=memory.lengths + memory.kept // memory.vector,
         )
 
-    together = windows[0].units if method.name == "fused" else units[:1]
-    begun = token.gradients(
-        method.name, PassTokens.of(method.name, together, size, packs=packs), rao_blackwell=rao_blackwell
+    first_pass = token.gradients(
+        method.name, PassTokens.of(method.name, units, size, packs=packs), rao_blackwell=rao_blackwell
     )
-    rate, scoring_rate = begun / first.seconds, first.forward.flops / first.forward.seconds
+    rate = first_pass * first.tokens / _tokens(units) / first.seconds
+    scoring_rate = first.forward.flops / first.forward.seconds
     vectors = vector_seconds * (RUN_VECTORS + UNIT_VECTORS * len(units))
     made = Forecast(
         method=method.name,

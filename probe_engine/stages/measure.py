@@ -23,7 +23,7 @@ from probe_engine.registry import ParameterRegistry, ParameterVector, wide
 from probe_engine.report import Forecast, GradientFlow, MethodInfo
 from probe_engine.spec import StepKind, XEstimator, XForm
 from probe_engine.stages import Stage
-from probe_engine.stages.forecast import Foresee, first_window
+from probe_engine.stages.forecast import Foresee, beginning
 from probe_engine.stages.measured import ROLES, Measured, Projected, Sums
 from probe_engine.stages.meter import Meter
 from probe_engine.stages.on_policy import sampled_from_policy
@@ -107,8 +107,8 @@ def measure(
     )
     foreseen: Forecast | None = None
     if foresee is not None:
-        window, first_pass = first_window(policy, first_pass)
-        foreseen = yield from foresee(window)
+        begun, first_pass = beginning(policy, first_pass, meter)
+        foreseen = yield from foresee(begun)
     for number, scored in enumerate(first_pass):
         first = FirstPass.of(scored, {form: unit_sums.norms(number, form) for form in forms})
         passed.append(first)
@@ -197,9 +197,10 @@ def plan(
     keep = keeps_vectors(method, registry, len(units), memory_budget, rao_blackwell=rao_blackwell)
     roles = [u.unit.role for u in units]
     sums = UnitSums(registry, p.held() if keep else p, roles, keep=keep, rao_blackwell=rao_blackwell)
-    passes = method.measurements(units, sums, receive_rb=sums.add_rao_blackwell if rao_blackwell else None)
-    window, _ = first_window(policy, passes)
-    return (yield from foresee(window))
+    meter = Meter("measure", sum(u.tokens for u in units))
+    passes = method.measurements(units, sums, meter, sums.add_rao_blackwell if rao_blackwell else None)
+    begun, _ = beginning(policy, passes, meter)
+    return (yield from foresee(begun))
 
 
 def _info(

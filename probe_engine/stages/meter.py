@@ -21,6 +21,11 @@ class Meter:
         self._done += tokens
 
     @property
+    def done(self) -> int:
+        """Tokens so far."""
+        return self._done
+
+    @property
     def progress(self) -> Progress:
         """So far."""
         return Progress(stage=self._stage, done=self._done, total=self._total)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import weakref
 
@@ -133,6 +134,20 @@ def test_bytes_are_those_of_what_autograd_saves() -> None:
         model(input_ids=torch.zeros(2, 5, dtype=torch.long))
     assert counted[0].saved == 2 * 5 * 3 * 4 + 2 * 5 * 8  # and the ids
     assert counted[0].flops == 2 * 2 * 5 * 3 * 8
+
+
+def test_passes_after_the_first_are_timed_and_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter([0.0, 8.0, 10.0, 11.0])
+    monkeypatch.setattr("probe_engine.model.workload.time.perf_counter", lambda: next(ticks))
+    model = tiny.model()
+    with first_forward(model) as counted:
+        model(input_ids=torch.zeros(1, 4, dtype=torch.long))
+        (one,) = counted
+        model(input_ids=torch.zeros(1, 8, dtype=torch.long))
+        with torch.no_grad():
+            model(input_ids=torch.zeros(1, 8, dtype=torch.long))
+    assert (one.tokens, one.seconds) == (4, 8)
+    assert counted == [dataclasses.replace(one, seconds=0.5)]  # 4 of the 8 tokens of one second
 
 
 def test_a_forward_that_raises_leaves_nothing_behind() -> None:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import cast
+
 import msgspec
 import pytest
 import tiny
 import torch
+from torch import nn
 
 from probe_engine import doctor, probe
 from probe_engine.environment.peak import watched
 from probe_engine.events import AnyEvent, Part, Progress, StageStarted, Units
 from probe_engine.execution import execute
+from probe_engine.model.unit_gradients import Scored
 from probe_engine.report import Report
 from probe_engine.spec import resolve
 from probe_engine.stages.adopt import LiveObjects
+from probe_engine.stages.forecast import beginning
+from probe_engine.stages.meter import Meter
 
 
 def live() -> LiveObjects:
@@ -72,6 +79,39 @@ def test_the_cheaper_method_is_foreseen_to_be_cheaper() -> None:
     assert report.forecast is not None
     flops = {name: cost.flops for name, cost in report.forecast.predicted.items()}
     assert flops["fused"] < flops["loop"] < flops["alpha"]
+
+
+class Slow:
+    """Hands units on after so many seconds each, on a clock of its own."""
+
+    def __init__(self, seconds: Sequence[float], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.seconds, self.meter = 0.0, seconds, Meter("measure", 1)
+        monkeypatch.setattr("probe_engine.stages.forecast.time.perf_counter", lambda: self.now)
+
+    def passes(self, model: nn.Module) -> Iterator[Scored]:
+        model(input_ids=torch.zeros(1, 3, dtype=torch.long))
+        for number, seconds in enumerate(self.seconds):
+            self.now += seconds
+            self.meter(10 * number + 1)
+            yield cast(Scored, number)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ([1.0, 9.0, 9.0], (1.0, 1)),
+        ([0.125, 0.125, 0.125, 9.0], (0.25, 11 + 21)),  # the first one is mostly what is done once
+        ([0.125, 0.0625], (0.0625, 11)),
+        ([0.125], (0.125, 1)),
+    ],
+)
+def test_a_short_first_window_is_not_what_others_take(
+    seconds: list[float], expected: tuple[float, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, slow = tiny.policy(tiny.model()), Slow(seconds, monkeypatch)
+    begun, passes = beginning(policy, slow.passes(policy.model), slow.meter)
+    assert (begun.seconds, begun.tokens) == expected
+    assert [cast(int, number) for number in passes] == list(range(len(seconds)))
 
 
 def test_a_plan_measures_nothing() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean
@@ -18,7 +18,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from probe_engine.model.packed_row import added
+from probe_engine.model.packed_row import added, row_tokens
 from probe_engine.model.teacher_forcing import TokenSequence
 from probe_engine.model.unit_gradients.objective import UnitObjective
 
@@ -43,7 +43,7 @@ class Bundle:
         """That the model is given, padding and prompts' copies included."""
         if not self.packed:
             return len(self.rows) * max(map(len, self.sequences))
-        return sum(_row_tokens(self.sequences, self.owners))
+        return row_tokens(self.sequences, self.owners)
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,8 @@ class Window:
     @property
     def oversize(self) -> bool:
         """Whether it is one unit that is too large for its graphs to live at the same time."""
-        each = _row_tokens(self.rows, self.owners) if self.in_one_row else map(len, self.rows)
-        return sum(each) > self.budget
+        tokens = row_tokens(self.rows, self.owners) if self.in_one_row else sum(map(len, self.rows))
+        return tokens > self.budget
 
     def weights(self, S: Sequence[Tensor]) -> Tensor:
         """Weights of each row in L_X and L_Y of each unit, [2, units, rows], from each unit's S."""
@@ -180,22 +180,16 @@ def one_behind_the_other(
 ) -> list[list[int]]:
     """Sequences by index, in their order, in rows of at most `budget` tokens or one sequence."""
     cut: list[list[int]] = []
-    for row in range(len(sequences)):
-        together = [*cut[-1], row] if cut else [row]
-        tokens = _row_tokens([sequences[i] for i in together], [owners[i] for i in together])
-        if cut and sum(tokens) <= budget:
-            cut[-1].append(row)
-        else:
-            cut.append([row])
-    return cut
-
-
-def _row_tokens(sequences: Sequence[TokenSequence], owners: Sequence[int]) -> Iterator[int]:
-    """What each adds to a row of them."""
-    before: Counter[tuple[int, tuple[int, ...]]] = Counter()
-    for s, owner in zip(sequences, owners, strict=True):
-        yield added(s, before[owner, s.prompt])
+    tokens, before = 0, Counter[tuple[int, tuple[int, ...]]]()
+    for row, (s, owner) in enumerate(zip(sequences, owners, strict=True)):
+        if not cut or tokens + added(s, before[owner, s.prompt]) > budget:
+            cut.append([])
+            tokens = 0
+            before.clear()
+        cut[-1].append(row)
+        tokens += added(s, before[owner, s.prompt])
         before[owner, s.prompt] += 1
+    return cut
 
 
 def rectangles(lengths: Sequence[int], budget: int) -> list[list[int]]:
