@@ -59,7 +59,8 @@ def first_forward(model: nn.Module) -> Iterator[list[Counted]]:
     found: list[Counted] = []
     counting = ExitStack()
     products, kept = _Products(), _Kept(model)
-    device, began = device_of(model), 0.0
+    device = device_of(model)
+    began: float | None = None
 
     def enter(_module: nn.Module, _args: object, _kwargs: object) -> None:
         nonlocal began
@@ -72,7 +73,7 @@ def first_forward(model: nn.Module) -> Iterator[list[Counted]]:
 
     def leave(_module: nn.Module, _args: object, kwargs: dict[str, Any], output: Any) -> None:
         nonlocal began
-        if not began:
+        if began is None:
             return
         counting.close()
         if output is not None:  # it did not raise
@@ -83,7 +84,7 @@ def first_forward(model: nn.Module) -> Iterator[list[Counted]]:
             else:
                 logits = output.logits if hasattr(output, "logits") else output
                 found.append(Counted(tokens, products.flops, kept.nbytes, logits.shape[-1], seconds))
-        began = 0.0
+        began = None
 
     handles = (
         model.register_forward_pre_hook(enter, with_kwargs=True),

@@ -104,11 +104,24 @@ def test_parameters_left_to_autograd_are_counted(family, adaptation, left_to_aut
 
 @pytest.mark.parametrize("micro_batch", [1, 2, 3, 5])
 @pytest.mark.parametrize("adaptation", ["lora", "full"])
+@pytest.mark.parametrize("folded", [0, 10_000], ids=["slot by slot", "folded"])
 @pytest.mark.usefixtures("passes")
-def test_windows_parts_and_slabs_move_nothing(adaptation, micro_batch, monkeypatch):
-    monkeypatch.setattr(reverse, "FORMED_NUMBERS", 70)
+def test_windows_parts_and_slabs_move_nothing(adaptation, micro_batch, folded, monkeypatch):
+    monkeypatch.setattr(reverse, "CACHED_NUMBERS", 70)
+    monkeypatch.setattr(reverse, "FOLDED_TOKENS", folded)
     found, _ = against_loop(build("opt", adaptation, dtype=torch.float64), micro_batch=micro_batch)
     assert found < 1e-10
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma", "mixtral"])
+@pytest.mark.parametrize("adaptation", ["lora", "full"])
+@pytest.mark.usefixtures("passes")
+def test_gradients_of_long_sequences_are_formed_one_by_one(family, adaptation, monkeypatch):
+    """Where short ones are summed up within the products, as in all other tests."""
+    monkeypatch.setattr(reverse, "FOLDED_TOKENS", 0)
+    model = build(family, adaptation)
+    found, _ = against_loop(model, units=CONSTANT_LAMBDA, rao_blackwell=True)
+    assert found < 1e-5
 
 
 def test_contractions_are_dot_products():

@@ -9,8 +9,9 @@ w  weights of the sequences in each kind, [k, U, N]: 0 where the sequence is ano
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,8 +20,15 @@ from probe_engine.model.unit_gradients.fused.slots import Parts
 from probe_engine.model.unit_gradients.fused.tape import Anchor, RuledCall, Tape
 from probe_engine.registry import ParameterRegistry, wide
 
+T = TypeVar("T")
+
 FORMED_NUMBERS = 2**24
 """A parameter's gradients, of single sequences and of units, are formed about this many numbers at a time."""
+CACHED_NUMBERS = 2**20
+"""The same on a CPU, whose cache should hold those of single sequences until they are summed up."""
+FOLDED_TOKENS = 128
+"""Up to so many tokens a slot, on average, a matrix's gradients are summed up within the products: δ xᵀ once
+for each kind, with x weighted, is quicker than once for each slot and sums over what comes."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +45,7 @@ class Pass:
     weights: Tensor
     """[k, U, M]"""
 
-    _parts: dict[tuple[int, int, torch.device, torch.dtype], tuple[Parts, Tensor]] = field(
-        default_factory=dict
-    )
+    _known: dict[Hashable, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, tape: Tape, root: Tensor, units: Tensor, w: Tensor) -> Pass:
@@ -48,17 +54,40 @@ class Pass:
 
     def parts(self, start: int, stop: int, delta: Tensor) -> tuple[Parts, Tensor]:
         """What takes out the parts of the m slots of some of the units, and their weights,
-        [k, stop − start, m], where δ is and as wide as its products.
-
-        All parameters ask for the same ones.
-        """
+        [k, stop − start, m], where δ is and as wide as its products."""
         device, dtype = delta.device, wide(delta.dtype)
-        key = start, stop, device, dtype
-        if key not in self._parts:
+
+        def made() -> tuple[Parts, Tensor]:
             at = ((self.units >= start) & (self.units < stop)).nonzero().squeeze(-1)
             weights = self.weights[:, start:stop][..., at].to(device, dtype)
-            self._parts[key] = self.tape.slots.parts(at, device), weights
-        return self._parts[key]
+            return self.tape.slots.parts(at, device), weights
+
+        return self._once(("parts", start, stop, device, dtype), made)
+
+    def folds(self, delta: Tensor) -> bool:
+        """Whether slots are so short that they are summed up within the products."""
+        return delta.shape[:-1].numel() <= FOLDED_TOKENS * len(self.units)
+
+    def together(self, start: int, stop: int, delta: Tensor) -> tuple[Parts, list[list[Tensor]]]:
+        """What takes out all of each of some units at once, and so what each position weighs in its unit's
+        gradient of each kind, [1, t, 1] a unit."""
+        device, dtype = delta.device, wide(delta.dtype)
+
+        def made() -> tuple[Parts, list[list[Tensor]]]:
+            units = [(self.units == unit).nonzero().squeeze(-1) for unit in range(start, stop)]
+            of_units = self.tape.slots.together(units)
+            ones = delta.new_ones(*delta.shape[:-1], 1, dtype=dtype)
+            by_kind = [self.tape.slots.weighted(ones, of_kind) for of_kind in self.weights.sum(1)]
+            return of_units, [of_units(weights) for weights in by_kind]
+
+        return self._once(("together", start, stop, device, dtype, delta.shape[:-1]), made)
+
+    def _once(self, key: Hashable, made: Callable[[], T]) -> T:
+        """All parameters ask for the same."""
+        if key not in self._known:
+            self._known[key] = made()
+        found: T = self._known[key]
+        return found
 
 
 def reverse(
@@ -167,7 +196,7 @@ class _Forming:
     @torch.no_grad()
     def _form(self, index: int) -> None:
         uses, parameter = self._uses.pop(index), self._registry.parameters[index]
-        size = max(1, FORMED_NUMBERS // max(1, parameter.numel()))
+        size = max(1, formed_at_once(parameter) // max(1, parameter.numel()))
         for first in range(0, len(self._units), size):
             group = slice(first, min(first + size, len(self._units)))
             shape = torch.Size((group.stop - group.start, *parameter.shape))
@@ -191,23 +220,34 @@ def _added(
     """
     assert call.given is not None
     assert call.delta is not None
-    parts, weights = each.parts(group.start, group.stop, call.delta)
-    slots = weights.shape[-1]
+    name, length = call.names[key], shape[1]
+    if len(shape) > 2 and each.folds(call.delta):
+        of_units, weights = each.together(group.start, group.stop, call.delta)
+        folded = [
+            call.rule.gradients(call.given, call.delta, name, of_units, slice(length), w) for w in weights
+        ]
+        return [a + b.to(a.device) for a, b in zip(totals, folded, strict=True)] if totals else folded
+    parts, of_slots = each.parts(group.start, group.stop, call.delta)
+    slots, numel = of_slots.shape[-1], shape[1:].numel()
     if not slots:
         return totals
-    length, numel = shape[1], shape[1:].numel()
-    step = max(1, FORMED_NUMBERS * length // (slots * max(1, numel)))
+    step = max(1, formed_at_once(call.delta) * length // (slots * max(1, numel)))
     for first in range(0, length, step):
         rows = slice(first, min(first + step, length))
-        gradients = call.rule.gradients(call.given, call.delta, call.names[key], parts, rows)
+        gradients = call.rule.gradients(call.given, call.delta, name, parts, rows)
         # Apart, not as one product: whoever keeps X would keep Y with it.
-        sums = [(w @ gradients.flatten(1)).view(shape[0], *gradients.shape[1:]) for w in weights]
+        sums = [(w @ gradients.flatten(1)).view(shape[0], *gradients.shape[1:]) for w in of_slots]
         if not totals and len(gradients[0]) == length:
             return sums
         totals = totals or [each_sum.new_zeros(shape) for each_sum in sums]
         for total, each_sum in zip(totals, sums, strict=True):
             total[:, rows] += each_sum.to(total.device)
     return totals
+
+
+def formed_at_once(where: Tensor) -> int:
+    """Numbers, on that tensor's device."""
+    return CACHED_NUMBERS if where.device.type == "cpu" else FORMED_NUMBERS
 
 
 def _differentiate(

@@ -4,8 +4,8 @@ n  sequences that are asked about; they do not mix, so a sequence's part of δ i
 t  positions of a sequence, the product of all axes between the first and the last
 
 A rule gives the gradient of some rows of a parameter for each of some sequences, [n, rows, ...], in float32
-or wider; `parts` tells the sequences apart (`slots`). It answers for the layer's arithmetic only: that the
-parameter is used nowhere else is read off autograd's graph (`tape`).
+or wider, or sums of them with weights; `parts` tells the sequences apart (`slots`). It answers for the
+layer's arithmetic only: that the parameter is used nowhere else is read off autograd's graph (`tape`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from transformers.pytorch_utils import Conv1D
 
 from probe_engine.model.unit_gradients.fused.slots import Parts
 from probe_engine.registry import wide
+
+Weights = Sequence[Tensor] | None
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,15 @@ class Rule(Protocol):
         """Whether this call, which gave `output`, is what the rule takes it for."""
         ...
 
-    def gradients(self, call: LayerCall, delta: Tensor, name: str, parts: Parts, rows: slice) -> Tensor:
+    def gradients(
+        self,
+        call: LayerCall,
+        delta: Tensor,
+        name: str,
+        parts: Parts,
+        rows: slice,
+        weights: Weights = None,
+    ) -> Tensor:
         """∂S/∂(parameter `name`)[rows] of each sequence, [n, rows, ...].
 
         Args:
@@ -59,6 +69,7 @@ class Rule(Protocol):
             name: of the parameter within the layer.
             parts: the sequences' of δ, and of tensors with its leading axes.
             rows: along the parameter's first axis.
+            weights: by which each position's part of the gradient is multiplied, [1, t, 1] a part.
         """
         ...
 
@@ -74,14 +85,23 @@ class Affine:
         x = call.input
         return x is not None and x.shape[:-1] == output.shape[:-1]
 
-    def gradients(self, call: LayerCall, delta: Tensor, name: str, parts: Parts, rows: slice) -> Tensor:
+    def gradients(
+        self,
+        call: LayerCall,
+        delta: Tensor,
+        name: str,
+        parts: Parts,
+        rows: slice,
+        weights: Weights = None,
+    ) -> Tensor:
         """Σ_t δ xᵀ, or its transpose, or Σ_t δ."""
         d = _widened(parts(delta))
         if name == "bias":
-            return _summed(d, rows)
+            return _summed(_weighted(d, weights), rows)
         assert call.input is not None  # `holds` has seen it
         x = _widened(parts(call.input))
         left, right = (x, d) if self.transposed else (d, x)
+        right = _weighted(right, weights)  # δ of a head is as wide as the vocabulary: rather x
         return _joined([a[..., rows].mT @ b for a, b in zip(left, right, strict=True)])
 
 
@@ -96,9 +116,17 @@ class Scale:
         """One number for each feature of the output."""
         return all(p.shape == output.shape[-1:] for p in call.module.parameters(recurse=False))
 
-    def gradients(self, call: LayerCall, delta: Tensor, name: str, parts: Parts, rows: slice) -> Tensor:
+    def gradients(
+        self,
+        call: LayerCall,
+        delta: Tensor,
+        name: str,
+        parts: Parts,
+        rows: slice,
+        weights: Weights = None,
+    ) -> Tensor:
         """Σ_t δ ⊙ a, or Σ_t δ."""
-        d = _widened(parts(delta))
+        d = _weighted(_widened(parts(delta)), weights)
         if name == "weight":
             d = [a * b for a, b in zip(d, _widened(parts(_response(call))), strict=True)]
         return _summed(d, rows)
@@ -118,12 +146,20 @@ class Lookup:
         plain = F.embedding(ids, module.weight.detach())
         return _is_plain(module) or torch.allclose(plain * _response(call), output)
 
-    def gradients(self, call: LayerCall, delta: Tensor, name: str, parts: Parts, rows: slice) -> Tensor:
+    def gradients(
+        self,
+        call: LayerCall,
+        delta: Tensor,
+        name: str,
+        parts: Parts,
+        rows: slice,
+        weights: Weights = None,
+    ) -> Tensor:
         """δ of each token, added up in the row of its id; the padding token's row stays 0."""
         module, ids = call.module, call.input
         assert isinstance(module, nn.Embedding)
         assert ids is not None  # `holds` has seen it
-        d = _widened(parts(delta))
+        d = _weighted(_widened(parts(delta)), weights)
         if not _is_plain(module):
             d = [a * b for a, b in zip(d, _widened(parts(_response(call))), strict=True)]
         start, stop, _ = rows.indices(module.num_embeddings)
@@ -188,6 +224,10 @@ def _added_up(tokens: Tensor, d: Tensor, start: int, stop: int, padding: int | N
 
 def _widened(parts: Sequence[Tensor]) -> list[Tensor]:
     return [part.to(wide(part.dtype)) for part in parts]
+
+
+def _weighted(parts: list[Tensor], weights: Weights) -> list[Tensor]:
+    return parts if weights is None else [a * w for a, w in zip(parts, weights, strict=True)]
 
 
 def _summed(parts: Sequence[Tensor], rows: slice) -> Tensor:

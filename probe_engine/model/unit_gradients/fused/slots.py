@@ -33,6 +33,10 @@ class Slots(Protocol):
         """Of these slots, by index, of tensors on a device."""
         ...
 
+    def together(self, groups: Sequence[Tensor]) -> Parts:
+        """Of groups of slots, each group's parts one behind the other: [1, t, d]. A unit is a group."""
+        ...
+
     def weighted(self, delta: Tensor, weights: Tensor) -> Tensor:
         """Each slot's part times its weight, of [M]."""
         ...
@@ -77,6 +81,14 @@ class Rows:
 
         def of(tensor: Tensor) -> list[Tensor]:
             return [(tensor if len(index) == len(tensor) else tensor[index]).flatten(1, -2)]
+
+        return of
+
+    def together(self, groups: Sequence[Tensor]) -> Parts:
+        """Padding included."""
+
+        def of(tensor: Tensor) -> list[Tensor]:
+            return [tensor[group.to(tensor.device)].flatten(0, -2)[None] for group in groups]
 
         return of
 
@@ -127,6 +139,25 @@ class Runs:
                 nothing = tensor.narrow(axis, 0, 0)
                 runs = self.row.by_segment(runs, nothing)
             return [runs[i].flatten(1, -2) for i in wanted]
+
+        return of
+
+    def together(self, groups: Sequence[Tensor]) -> Parts:
+        """Views: what is a unit's stands together."""
+
+        def of(tensor: Tensor) -> list[Tensor]:
+            ((axis, lengths),) = self._axes(tensor.shape)
+            found = []
+            for group in groups:
+                at = group.tolist()
+                if lengths is self.kept:
+                    segments = (self.row.segments[i].sequence for i in at)
+                    at = sorted(i for i in segments if i is not None)
+                first = at[0] if at else 0
+                assert at == [*range(first, first + len(at))], "a unit's sequences stand together"
+                run = tensor.narrow(axis, sum(lengths[:first]), sum(lengths[i] for i in at))
+                found.append(run.flatten(1, -2))
+            return found
 
         return of
 
