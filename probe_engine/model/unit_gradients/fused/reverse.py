@@ -23,9 +23,9 @@ from probe_engine.registry import ParameterRegistry, wide
 T = TypeVar("T")
 
 FORMED_NUMBERS = 2**24
-"""A parameter's gradients, of single sequences and of units, are formed about this many numbers at a time."""
+"""A parameter's gradients, of single slots and of units, are formed about this many numbers at a time."""
 CACHED_NUMBERS = 2**20
-"""The same on a CPU, whose cache should hold those of single sequences until they are summed up."""
+"""Those of single slots on a CPU, whose cache should hold them until they are summed up."""
 FOLDED_TOKENS = 128
 """Up to so many tokens a slot, on average, a matrix's gradients are summed up within the products: δ xᵀ once
 for each kind, with x weighted, is quicker than once for each slot and sums over what comes."""
@@ -196,7 +196,7 @@ class _Forming:
     @torch.no_grad()
     def _form(self, index: int) -> None:
         uses, parameter = self._uses.pop(index), self._registry.parameters[index]
-        size = max(1, formed_at_once(parameter) // max(1, parameter.numel()))
+        size = max(1, FORMED_NUMBERS // max(1, parameter.numel()))
         for first in range(0, len(self._units), size):
             group = slice(first, min(first + size, len(self._units)))
             shape = torch.Size((group.stop - group.start, *parameter.shape))
@@ -231,7 +231,8 @@ def _added(
     slots, numel = of_slots.shape[-1], shape[1:].numel()
     if not slots:
         return totals
-    step = max(1, formed_at_once(call.delta) * length // (slots * max(1, numel)))
+    numbers = CACHED_NUMBERS if call.delta.device.type == "cpu" else FORMED_NUMBERS
+    step = max(1, numbers * length // (slots * max(1, numel)))
     for first in range(0, length, step):
         rows = slice(first, min(first + step, length))
         gradients = call.rule.gradients(call.given, call.delta, name, parts, rows)
@@ -243,11 +244,6 @@ def _added(
         for total, each_sum in zip(totals, sums, strict=True):
             total[:, rows] += each_sum.to(total.device)
     return totals
-
-
-def formed_at_once(where: Tensor) -> int:
-    """Numbers, on that tensor's device."""
-    return CACHED_NUMBERS if where.device.type == "cpu" else FORMED_NUMBERS
 
 
 def _differentiate(
