@@ -226,7 +226,9 @@ def _added(
         folded = [
             call.rule.gradients(call.given, call.delta, name, of_units, slice(length), w) for w in weights
         ]
-        return [a + b.to(a.device) for a, b in zip(totals, folded, strict=True)] if totals else folded
+        for total, each_sum in zip(totals, folded, strict=False):
+            total.add_(each_sum.to(total.device))
+        return totals or folded
     parts, of_slots = each.parts(group.start, group.stop, call.delta)
     slots, numel = of_slots.shape[-1], shape[1:].numel()
     if not slots:
