@@ -80,7 +80,8 @@ class Row:
 
     @classmethod
     def of(cls, sequences: Sequence[TokenSequence], owners: Sequence[int]) -> Row:
-        """
+        """Of these sequences, prompt by prompt.
+
         Args:
             sequences: as they come.
             owners: whose each of them is: a prompt is shared within one owner's.

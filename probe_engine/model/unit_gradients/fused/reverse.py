@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from probe_engine.model.unit_gradients.fused.rules import Asked
 from probe_engine.model.unit_gradients.fused.slots import Parts
 from probe_engine.model.unit_gradients.fused.tape import Anchor, RuledCall, Tape
 from probe_engine.registry import ParameterRegistry, wide
@@ -223,9 +224,8 @@ def _added(
     name, length = call.names[key], shape[1]
     if len(shape) > 2 and each.folds(call.delta):
         of_units, weights = each.together(group.start, group.stop, call.delta)
-        folded = [
-            call.rule.gradients(call.given, call.delta, name, of_units, slice(length), w) for w in weights
-        ]
+        asked = [Asked(of_units, slice(length), of_kind) for of_kind in weights]
+        folded = [call.rule.gradients(call.given, call.delta, name, a) for a in asked]
         for total, each_sum in zip(totals, folded, strict=False):
             total.add_(each_sum.to(total.device))
         return totals or folded
@@ -237,7 +237,7 @@ def _added(
     step = max(1, numbers * length // (slots * max(1, numel)))
     for first in range(0, length, step):
         rows = slice(first, min(first + step, length))
-        gradients = call.rule.gradients(call.given, call.delta, name, parts, rows)
+        gradients = call.rule.gradients(call.given, call.delta, name, Asked(parts, rows))
         # Apart, not as one product: whoever keeps X would keep Y with it.
         sums = [(w @ gradients.flatten(1)).view(shape[0], *gradients.shape[1:]) for w in of_slots]
         if not totals and len(gradients[0]) == length:

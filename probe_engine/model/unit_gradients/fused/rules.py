@@ -23,7 +23,25 @@ from transformers.pytorch_utils import Conv1D
 from probe_engine.model.unit_gradients.fused.slots import Parts
 from probe_engine.registry import wide
 
-Weights = Sequence[Tensor] | None
+
+@dataclass(frozen=True)
+class Asked:
+    """Whose gradients are wanted, and which part of them."""
+
+    parts: Parts
+    """The sequences' of δ, and of tensors with its leading axes."""
+    rows: slice
+    """Along the parameter's first axis."""
+    weights: Sequence[Tensor] | None = None
+    """By which each position's part of the gradient is multiplied, [1, t, 1] a part; None: by 1."""
+
+    def widened(self, tensor: Tensor) -> list[Tensor]:
+        """Its parts, in float32 or wider."""
+        return [part.to(wide(part.dtype)) for part in self.parts(tensor)]
+
+    def weighted(self, parts: list[Tensor]) -> list[Tensor]:
+        """Times the weights."""
+        return parts if self.weights is None else [a * w for a, w in zip(parts, self.weights, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -52,24 +70,14 @@ class Rule(Protocol):
         """Whether this call, which gave `output`, is what the rule takes it for."""
         ...
 
-    def gradients(
-        self,
-        call: LayerCall,
-        delta: Tensor,
-        name: str,
-        parts: Parts,
-        rows: slice,
-        weights: Weights = None,
-    ) -> Tensor:
+    def gradients(self, call: LayerCall, delta: Tensor, name: str, asked: Asked) -> Tensor:
         """∂S/∂(parameter `name`)[rows] of each sequence, [n, rows, ...].
 
         Args:
             call: the layer's.
             delta: ∂S/∂output, of the output's shape.
             name: of the parameter within the layer.
-            parts: the sequences' of δ, and of tensors with its leading axes.
-            rows: along the parameter's first axis.
-            weights: by which each position's part of the gradient is multiplied, [1, t, 1] a part.
+            asked: of whom, and which rows.
         """
         ...
 
@@ -85,24 +93,16 @@ class Affine:
         x = call.input
         return x is not None and x.shape[:-1] == output.shape[:-1]
 
-    def gradients(
-        self,
-        call: LayerCall,
-        delta: Tensor,
-        name: str,
-        parts: Parts,
-        rows: slice,
-        weights: Weights = None,
-    ) -> Tensor:
+    def gradients(self, call: LayerCall, delta: Tensor, name: str, asked: Asked) -> Tensor:
         """Σ_t δ xᵀ, or its transpose, or Σ_t δ."""
-        d = _widened(parts(delta))
+        d = asked.widened(delta)
         if name == "bias":
-            return _summed(_weighted(d, weights), rows)
+            return _summed(asked.weighted(d), asked.rows)
         assert call.input is not None  # `holds` has seen it
-        x = _widened(parts(call.input))
+        x = asked.widened(call.input)
         left, right = (x, d) if self.transposed else (d, x)
-        right = _weighted(right, weights)  # δ of a head is as wide as the vocabulary: rather x
-        return _joined([a[..., rows].mT @ b for a, b in zip(left, right, strict=True)])
+        right = asked.weighted(right)  # δ of a head is as wide as the vocabulary: rather x
+        return _joined([a[..., asked.rows].mT @ b for a, b in zip(left, right, strict=True)])
 
 
 class Scale:
@@ -116,20 +116,12 @@ class Scale:
         """One number for each feature of the output."""
         return all(p.shape == output.shape[-1:] for p in call.module.parameters(recurse=False))
 
-    def gradients(
-        self,
-        call: LayerCall,
-        delta: Tensor,
-        name: str,
-        parts: Parts,
-        rows: slice,
-        weights: Weights = None,
-    ) -> Tensor:
+    def gradients(self, call: LayerCall, delta: Tensor, name: str, asked: Asked) -> Tensor:
         """Σ_t δ ⊙ a, or Σ_t δ."""
-        d = _weighted(_widened(parts(delta)), weights)
+        d = asked.weighted(asked.widened(delta))
         if name == "weight":
-            d = [a * b for a, b in zip(d, _widened(parts(_response(call))), strict=True)]
-        return _summed(d, rows)
+            d = [a * b for a, b in zip(d, asked.widened(_response(call)), strict=True)]
+        return _summed(d, asked.rows)
 
 
 class Lookup:
@@ -146,27 +138,19 @@ class Lookup:
         plain = F.embedding(ids, module.weight.detach())
         return _is_plain(module) or torch.allclose(plain * _response(call), output)
 
-    def gradients(
-        self,
-        call: LayerCall,
-        delta: Tensor,
-        name: str,
-        parts: Parts,
-        rows: slice,
-        weights: Weights = None,
-    ) -> Tensor:
+    def gradients(self, call: LayerCall, delta: Tensor, name: str, asked: Asked) -> Tensor:
         """δ of each token, added up in the row of its id; the padding token's row stays 0."""
         module, ids = call.module, call.input
         assert isinstance(module, nn.Embedding)
         assert ids is not None  # `holds` has seen it
-        d = _weighted(_widened(parts(delta)), weights)
+        d = asked.weighted(asked.widened(delta))
         if not _is_plain(module):
-            d = [a * b for a, b in zip(d, _widened(parts(_response(call))), strict=True)]
-        start, stop, _ = rows.indices(module.num_embeddings)
+            d = [a * b for a, b in zip(d, asked.widened(_response(call)), strict=True)]
+        start, stop, _ = asked.rows.indices(module.num_embeddings)
         return _joined(
             [
                 _added_up(tokens.squeeze(-1), of_tokens, start, stop, module.padding_idx)
-                for tokens, of_tokens in zip(parts(ids[..., None]), d, strict=True)
+                for tokens, of_tokens in zip(asked.parts(ids[..., None]), d, strict=True)
             ]
         )
 
@@ -220,14 +204,6 @@ def _added_up(tokens: Tensor, d: Tensor, start: int, stop: int, padding: int | N
     summed = d.new_zeros(n * size, d.shape[-1])
     summed.index_add_(0, place[wanted], d[wanted])
     return summed.view(n, size, -1)
-
-
-def _widened(parts: Sequence[Tensor]) -> list[Tensor]:
-    return [part.to(wide(part.dtype)) for part in parts]
-
-
-def _weighted(parts: list[Tensor], weights: Weights) -> list[Tensor]:
-    return parts if weights is None else [a * w for a, w in zip(parts, weights, strict=True)]
 
 
 def _summed(parts: Sequence[Tensor], rows: slice) -> Tensor:
