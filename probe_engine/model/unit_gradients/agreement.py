@@ -14,6 +14,9 @@ from probe_engine.model.unit_gradients.objective import UnitObjective
 from probe_engine.model.unit_gradients.received import measured_together
 from probe_engine.registry import ParameterVector
 
+NOTHING_LEFT = 0.1
+"""Share of X's weights that rounding of S may change: beyond it they are differences of nearly equal S."""
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -22,6 +25,7 @@ class Agreement:
     unit_id: str
     errors: Mapping[str, float] = field(default_factory=dict)
     """‖ours − theirs‖/‖theirs‖ of S, X and Y; of contractions |ours − theirs|/(‖vector‖·‖direction‖).
+    Of X and its contractions less what the difference of S alone makes of X's weights.
     Empty where plain autograd gives nothing to compare with: no gradient, one that is not finite, or X of
     other parameters than Y."""
     raised: str = ""
@@ -52,7 +56,8 @@ def agreement(
     """The passes of `method` against the first pass of `plain`.
 
     The second pass contracts with the unit's own X and Y, along which nothing cancels, and with P Y and
-    P X, whose size is that of the run's own directions. Of a Y that cancels nothing is compared.
+    P X, whose size is that of the run's own directions. Of a Y that cancels nothing is compared, nor of an
+    X whose responses have the same S up to rounding.
 
     Args:
         scales: by which the unit's weights are lifted; the first one counts that keeps `plain` finite.
@@ -90,12 +95,13 @@ def agreement(
         if memory_ran_out(error):
             raise
         return Agreement(objective.unit.id, raised=str(error).strip().split("\n")[0][:200])
-    errors = {
-        "S": float((ours.S - reference.S).abs().max() / reference.S.abs().max()),
-        "X": _distance(ours.x, x),
-    }
-    if dots is not None:
-        errors["X·v"] = _contracted(x, x_directions, dots.x)
+    errors = {"S": float((ours.S - reference.S).abs().max() / reference.S.abs().max())}
+    # X's weights are differences of S: where those are small, S that agree to the last digits move X.
+    moved = _weights_moved(objective, ours, reference)
+    if moved <= NOTHING_LEFT:
+        errors["X"] = _beyond(moved, _distance(ours.x, x))
+        if dots is not None:
+            errors["X·v"] = _beyond(moved, _contracted(x, x_directions, dots.x))
     if ours.x_rb is not None and reference.x_rb is not None:
         errors["X of (2b)"] = _distance(ours.x_rb, reference.x_rb)
         if dots is not None:
@@ -105,6 +111,17 @@ def agreement(
         if dots is not None:
             errors["Y·v"] = _contracted(y, y_directions, dots.y)
     return Agreement(objective.unit.id, errors, ours=(ours, *others) if beside else ())
+
+
+def _weights_moved(objective: UnitObjective, ours: Measurement, theirs: Measurement) -> float:
+    """‖difference‖/‖theirs‖ of the weights of X; 0 where S is no number, which its own error says."""
+    weights, expected = (objective.weights(measured.S)[0] for measured in (ours, theirs))
+    moved = _relative(float((weights - expected).norm()), float(expected.norm()))
+    return 0.0 if math.isnan(moved) else moved
+
+
+def _beyond(explained: float, error: float) -> float:
+    return error if math.isnan(error) else max(0.0, error - explained)
 
 
 def _distance(ours: ParameterVector, theirs: ParameterVector) -> float:

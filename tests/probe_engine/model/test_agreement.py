@@ -71,7 +71,11 @@ class Wrong:
             return dataclasses.replace(measured, x_rb=measured.x_rb.scaled(1.01))
         if self.what == "S":
             return dataclasses.replace(measured, S=measured.S * 1.01)
-        if self.what == "X":
+        if "rounding" in self.what:
+            S = measured.S * torch.tensor([1 + 2e-7, 1.0])
+            weights, expected = (objective.weights(values)[0] for values in (S, measured.S))
+            measured = dataclasses.replace(measured, S=S, x=measured.x.scaled(float(weights[0] / expected[0])))
+        if "X" in self.what.split(" and "):
             none = ParameterVector(measured.x.ids, (None, *measured.x.tensors[1:]))
             return dataclasses.replace(measured, x=none)
         if self.what == "Y":
@@ -129,6 +133,25 @@ def test_each_kind_of_number_is_looked_at(what: str) -> None:
     found = fast_method("wrong", F32, seen)
     assert found.status == "warn"
     assert f"{seen.worst[0]} is off by" in found.message
+
+
+@pytest.mark.parametrize(("apart", "compares_x"), [(1e-4, True), (1e-7, False)])
+def test_responses_of_nearly_the_same_s_leave_rounding_in_x(apart: float, compares_x: bool) -> None:
+    policy = tiny.policy(tiny.model())
+    plain = unit_gradients("loop", policy.model, policy.registry, micro_batch=2, temperature=1.0)
+    unit = objectives(tiny.batch(sizes=(4,)))[0].pair()
+    a = (plain.measure(unit).S + 1) * unit.lam
+    close = dataclasses.replace(unit, lam=unit.lam * torch.stack([torch.ones(()), a[0] / a[1] * (1 + apart)]))
+    p = preconditioner(policy.registry, policy.optimizer)
+
+    def tried(wrong: str) -> Agreement:
+        method: Any = Wrong(plain, wrong)
+        return agreement(method, plain, close, p, second_pass=False)
+
+    rounded = tried("rounding")
+    assert fast_method("rounded", F32, rounded).status == "ok"
+    assert ("X" in rounded.errors) == compares_x
+    assert (fast_method("wrong", F32, tried("rounding and X")).status == "warn") == compares_x
 
 
 def test_contractions_are_left_out_where_there_will_be_none() -> None:
