@@ -101,7 +101,10 @@ class Affine:
         assert call.input is not None  # `holds` has seen it
         x = asked.widened(call.input)
         left, right = (x, d) if self.transposed else (d, x)
-        right = asked.weighted(right)  # δ of a head is as wide as the vocabulary: rather x
+        if left[0].shape[-1] < right[0].shape[-1]:  # an adapter's rank is less than x, x less than a head's δ
+            left = asked.weighted(left)
+        else:
+            right = asked.weighted(right)
         return _joined([a[..., asked.rows].mT @ b for a, b in zip(left, right, strict=True)])
 
 
