@@ -27,6 +27,8 @@ def is_sharded(parameters: Sequence[nn.Parameter]) -> bool:
 
 def reshard(model: nn.Module) -> None:
     """Frees what FSDP2 has gathered: the model holds its shards again, as optimizers know them."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return  # hundreds of modules are looked through for nothing, at every forward
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()

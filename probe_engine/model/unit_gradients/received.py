@@ -19,7 +19,7 @@ from probe_engine.model.unit_gradients.interface import (
     UnitGradients,
 )
 from probe_engine.model.unit_gradients.objective import UnitObjective
-from probe_engine.registry import PIECE, ParameterRegistry, ParameterVector
+from probe_engine.registry import PIECE, ParameterRegistry, ParameterVector, dots
 from probe_engine.spec import XForm
 from probe_engine.types import Role
 
@@ -103,8 +103,8 @@ class UnitSums:
         self._ids = registry.ids
         self._x: dict[XForm, _Sums] = {"score": _Sums(), "rao_blackwell": _Sums()}
         self._y = _Sums()
-        self._dots = {"score": _Rows(len(roles), 3, 3), "rao_blackwell": _Rows(len(roles), 2, 2)}
-        """Inner products of (X_u, P Y_u, Y_u) with one another, and of (X_u, P Y_u) for (2b)"""
+        self._dots = {"score": _Rows(len(roles), 4), "rao_blackwell": _Rows(len(roles), 2)}
+        """‖X_u‖², X_u·P Y_u, ‖P Y_u‖² and ‖Y_u‖²; the first two for (2b)"""
         self._kept = UnitVectors(registry) if keep else None
         self._waiting: dict[tuple[int, int], Tensor] | None = {} if rao_blackwell else None
         """P Y_u, by parameter and unit"""
@@ -114,7 +114,7 @@ class UnitSums:
         diagonal = self._p.diagonal[parameter]
         py = y if diagonal is None else diagonal * y
         self._y.add(parameter, self._roles_of(units), y)
-        self._take("score", parameter, units, x, py, y)
+        self._take("score", parameter, units, x, (x, x), (x, py), (py, py), (y, y))
         if self._squares is not None:
             for part in y:
                 self._squares.add_one(parameter, part)
@@ -127,14 +127,15 @@ class UnitSums:
         """Takes in one parameter's whole share of X of (2b), after that of X and Y."""
         assert self._waiting is not None
         py = torch.stack([self._waiting.pop((parameter, unit)) for unit in units])
-        self._take("rao_blackwell", parameter, units, x_rb, py)
+        self._take("rao_blackwell", parameter, units, x_rb, (x_rb, x_rb), (x_rb, py))
         if self._kept is not None:
             self._kept.add_rao_blackwell(parameter, units, x_rb)
 
     def norms(self, unit: int, form: XForm = "score") -> tuple[float, float, float, float]:
         """‖X_u‖, ‖Y_u‖, ‖P Y_u‖, X_u·P Y_u."""
-        mine, of_y = self._dots[form].of(unit), self._dots["score"].of(unit)
-        return mine[0][0] ** 0.5, of_y[2][2] ** 0.5, of_y[1][1] ** 0.5, mine[0][1]
+        of_x, x_py, *_ = self._dots[form].of(unit)
+        *_, of_py, of_y = self._dots["score"].of(unit)
+        return of_x**0.5, of_y**0.5, of_py**0.5, x_py
 
     def kept(self, unit: int) -> tuple[ParameterVector, ParameterVector, ParameterVector]:
         """X_u, P Y_u, and X_u of (2b): with nothing in it where that was not computed."""
@@ -150,8 +151,15 @@ class UnitSums:
         """ΣY by role."""
         return self._y.by_role(self._ids)
 
-    def _take(self, form: XForm, parameter: int, units: Sequence[int], x: Tensor, *of_y: Tensor) -> None:
-        self._dots[form].add(units, _inner_products(x, *of_y))
+    def _take(
+        self,
+        form: XForm,
+        parameter: int,
+        units: Sequence[int],
+        x: Tensor,
+        *pairs: tuple[Tensor, Tensor],
+    ) -> None:
+        self._dots[form].add(units, _products(pairs))
         self._x[form].add(parameter, self._roles_of(units), x)
 
     def _roles_of(self, units: Sequence[int]) -> list[Role]:
@@ -228,10 +236,9 @@ class Contractions:
 
     def _add(self, kind: int, parameter: int, units: Sequence[int], mine: Tensor) -> None:
         directions = [direction.tensors[parameter] for direction in self._directions[kind]]
-        none = torch.zeros(len(units), dtype=torch.float64, device=mine.device)
-        columns = [none if v is None else _dot(mine, v) for v in directions]
-        if columns:
-            self._dots[kind].add(units, torch.stack(columns, 1))
+        if directions:
+            zero = mine.new_zeros(())
+            self._dots[kind].add(units, _products([(mine, zero if v is None else v) for v in directions]))
 
 
 def handed_over(unit: int, measured: Measurement, receive: Receive, receive_rb: ReceiveX | None) -> None:
@@ -244,23 +251,17 @@ def handed_over(unit: int, measured: Measurement, receive: Receive, receive_rb: 
                 receive_rb(index, [unit], x_rb[None])
 
 
-def _inner_products(*vectors: Tensor) -> Tensor:
-    """Of k vectors of each unit, [units, ...], with one another: [units, k, k], float64."""
-    flat = [v.flatten(1) for v in vectors]
-    size = max(1, PIECE // (len(flat) * len(flat[0])))
-    total = _gram([v[:, :size] for v in flat])
-    for first in range(size, flat[0].shape[1], size):
-        total += _gram([v[:, first : first + size] for v in flat])
+def _products(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Inner products of pairs of vectors of each unit, [units, pairs], float64; a piece of all at a time.
+
+    Args:
+        pairs: [units, ...] with the same, or without the first axis.
+    """
+    flat = [(a.flatten(1), b.expand_as(a).flatten(1)) for a, b in pairs]
+    units, numel = flat[0][0].shape
+    total = torch.zeros(units, len(pairs), dtype=torch.float64, device=flat[0][0].device)
+    size = max(1, PIECE // units)
+    for first in range(0, numel, size):
+        at = slice(first, first + size)
+        total += torch.stack([dots(a[:, at], b[:, at]) for a, b in flat], 1)
     return total
-
-
-def _gram(vectors: Sequence[Tensor]) -> Tensor:
-    rows = torch.stack(list(vectors), 1).double()
-    return rows @ rows.mT
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Inner products, [units], of a [units, ...] with b, which may lack the first axis; float64 sums."""
-    size = max(1, PIECE // len(a))
-    pieces = zip(a.flatten(1).split(size, 1), b.expand_as(a).flatten(1).split(size, 1), strict=True)
-    return torch.stack([(x * y).sum(1, dtype=torch.float64) for x, y in pieces]).sum(0)

@@ -74,7 +74,8 @@ class Wrong:
         if "rounding" in self.what:
             S = measured.S * torch.tensor([1 + 2e-7, 1.0])
             weights, expected = (objective.weights(values)[0] for values in (S, measured.S))
-            measured = dataclasses.replace(measured, S=S, x=measured.x.scaled(float(weights[0] / expected[0])))
+            x = measured.x.scaled(float(weights[0] / expected[0]))
+            measured = dataclasses.replace(measured, S=S, x=x)
         if "X" in self.what.split(" and "):
             none = ParameterVector(measured.x.ids, (None, *measured.x.tensors[1:]))
             return dataclasses.replace(measured, x=none)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -202,7 +203,7 @@ class _Forming:
             group = slice(first, min(first + size, len(self._units)))
             shape = torch.Size((group.stop - group.start, *parameter.shape))
             totals: list[Tensor] = []
-            for call, each in uses:
+            for call, each in reversed(uses):  # a head before the embedding that it is: that writes few rows
                 totals = _added(call, each, group, id(parameter), shape, totals)
             if not totals:
                 dtype = wide(parameter.dtype)
@@ -215,37 +216,40 @@ class _Forming:
 def _added(
     call: RuledCall, each: Pass, group: slice, key: int, shape: torch.Size, totals: list[Tensor]
 ) -> list[Tensor]:
-    """With what one use gives: each kind of gradient of a group of units, [units, *parameter.shape] apiece.
+    """With what one use gives: each kind of gradient of a group of units, [units, *parameter.shape] apiece,
+    added up in place.
 
     No totals stand for zeros.
     """
     assert call.given is not None
     assert call.delta is not None
-    name, length = call.names[key], shape[1]
-    if len(shape) > 2 and each.folds(call.delta):
-        of_units, weights = each.together(group.start, group.stop, call.delta)
-        asked = [Asked(of_units, slice(length), of_kind) for of_kind in weights]
-        folded = [call.rule.gradients(call.given, call.delta, name, a) for a in asked]
-        for total, each_sum in zip(totals, folded, strict=False):
-            total.add_(each_sum.to(total.device))
-        return totals or folded
-    parts, of_slots = each.parts(group.start, group.stop, call.delta)
-    slots, numel = of_slots.shape[-1], shape[1:].numel()
-    if not slots:
-        return totals
-    numbers = CACHED_NUMBERS if call.delta.device.type == "cpu" else FORMED_NUMBERS
-    step = max(1, numbers * length // (slots * max(1, numel)))
-    for first in range(0, length, step):
-        rows = slice(first, min(first + step, length))
-        gradients = call.rule.gradients(call.given, call.delta, name, Asked(parts, rows))
-        # Apart, not as one product: whoever keeps X would keep Y with it.
-        sums = [(w @ gradients.flatten(1)).view(shape[0], *gradients.shape[1:]) for w in of_slots]
-        if not totals and len(gradients[0]) == length:
-            return sums
-        totals = totals or [each_sum.new_zeros(shape) for each_sum in sums]
-        for total, each_sum in zip(totals, sums, strict=True):
-            total[:, rows] += each_sum.to(total.device)
-    return totals
+    delta, name, length = call.delta, call.names[key], shape[1]
+    adds = partial(call.rule.add, call.given, delta, name)
+    apart = not totals or totals[0].device != delta.device
+    mine = [delta.new_empty(shape, dtype=wide(delta.dtype)) for _ in each.weights] if apart else totals
+    if len(shape) > 2 and each.folds(delta):
+        of_units, weights = each.together(group.start, group.stop, delta)
+        for total, of_kind in zip(mine, weights, strict=True):
+            adds(Asked(of_units, slice(0, length), total, apart, of_kind))
+    else:
+        parts, of_slots = each.parts(group.start, group.stop, delta)
+        slots, numel = of_slots.shape[-1], shape[1:].numel()
+        if not slots:
+            return totals
+        numbers = CACHED_NUMBERS if delta.device.type == "cpu" else FORMED_NUMBERS
+        step = max(1, numbers * length // (slots * max(1, numel)))
+        for first in range(0, length, step):
+            rows = slice(first, min(first + step, length))
+            gradients = mine[0].new_empty((slots, rows.stop - rows.start, *shape[2:]))
+            adds(Asked(parts, rows, gradients, fresh=True))
+            # Apart, not as one product: whoever keeps X would keep Y with it.
+            for total, w in zip(mine, of_slots, strict=True):
+                these = total[:, rows].view(shape[0], -1)  # or it raises: a copy would be lost
+                torch.addmm(these, w, gradients.flatten(1), beta=0 if apart else 1, out=these)
+    if apart:
+        for total, part in zip(totals, mine, strict=False):
+            total.add_(part.to(total.device))
+    return totals or mine
 
 
 def _differentiate(

@@ -3,9 +3,10 @@
 n  sequences that are asked about; they do not mix, so a sequence's part of δ is ∂S/∂(its part of the output)
 t  positions of a sequence, the product of all axes between the first and the last
 
-A rule gives the gradient of some rows of a parameter for each of some sequences, [n, rows, ...], in float32
-or wider, or sums of them with weights; `parts` tells the sequences apart (`slots`). It answers for the
-layer's arithmetic only: that the parameter is used nowhere else is read off autograd's graph (`tape`).
+A rule adds the gradient of some rows of a parameter for each of some sequences, [n, rows, ...], in float32
+or wider, or sums of them with weights, to what other uses of it gave; `parts` tells the sequences apart
+(`slots`). It answers for the layer's arithmetic only: that the parameter is used nowhere else is read off
+autograd's graph (`tape`).
 """
 
 from __future__ import annotations
@@ -26,12 +27,16 @@ from probe_engine.registry import wide
 
 @dataclass(frozen=True)
 class Asked:
-    """Whose gradients are wanted, and which part of them."""
+    """Whose gradients are wanted, which part of them, and where."""
 
     parts: Parts
     """The sequences' of δ, and of tensors with its leading axes."""
     rows: slice
     """Along the parameter's first axis."""
+    total: Tensor
+    """[n, rows, ...], to which they are added"""
+    fresh: bool
+    """Whether the total holds nothing yet, not even zeros."""
     weights: Sequence[Tensor] | None = None
     """By which each position's part of the gradient is multiplied, [1, t, 1] a part; None: by 1."""
 
@@ -42,6 +47,16 @@ class Asked:
     def weighted(self, parts: list[Tensor]) -> list[Tensor]:
         """Times the weights."""
         return parts if self.weights is None else [a * w for a, w in zip(parts, self.weights, strict=True)]
+
+    def totals(self, parts: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Those of each of some parts, [n, t, ...]."""
+        return torch.split(self.total, [len(part) for part in parts])
+
+    def add_summed(self, parts: Sequence[Tensor]) -> None:
+        """The rows' columns of parts [n, t, d], summed over positions."""
+        for total, part in zip(self.totals(parts), parts, strict=True):
+            summed = part[..., self.rows].sum(1)
+            total.copy_(summed) if self.fresh else total.add_(summed)
 
 
 @dataclass(frozen=True)
@@ -70,14 +85,14 @@ class Rule(Protocol):
         """Whether this call, which gave `output`, is what the rule takes it for."""
         ...
 
-    def gradients(self, call: LayerCall, delta: Tensor, name: str, asked: Asked) -> Tensor:
-        """∂S/∂(parameter `name`)[rows] of each sequence, [n, rows, ...].
+    def add(self, call: LayerCall, delta: Tensor, name: str, asked: Asked) -> None:
+        """∂S/∂(parameter `name`)[rows] of each sequence.
 
         Args:
             call: the layer's.
             delta: ∂S/∂output, of the output's shape.
             name: of the parameter within the layer.
-            asked: of whom, and which rows.
+            asked: of whom, which rows, and where to.
         """
         ...
 
@@ -93,11 +108,12 @@ class Affine:
         x = call.input
         return x is not None and x.shape[:-1] == output.shape[:-1]
 
-    def gradients(self, call: LayerCall, delta: Tensor, name: str, asked: Asked) -> Tensor:
+    def add(self, call: LayerCall, delta: Tensor, name: str, asked: Asked) -> None:
         """Σ_t δ xᵀ, or its transpose, or Σ_t δ."""
         d = asked.widened(delta)
         if name == "bias":
-            return _summed(asked.weighted(d), asked.rows)
+            asked.add_summed(asked.weighted(d))
+            return
         assert call.input is not None  # `holds` has seen it
         x = asked.widened(call.input)
         left, right = (x, d) if self.transposed else (d, x)
@@ -105,7 +121,8 @@ class Affine:
             left = asked.weighted(left)
         else:
             right = asked.weighted(right)
-        return _joined([a[..., asked.rows].mT @ b for a, b in zip(left, right, strict=True)])
+        for total, a, b in zip(asked.totals(left), left, right, strict=True):
+            torch.baddbmm(total, a[..., asked.rows].mT, b, beta=0 if asked.fresh else 1, out=total)
 
 
 class Scale:
@@ -119,12 +136,12 @@ class Scale:
         """One number for each feature of the output."""
         return all(p.shape == output.shape[-1:] for p in call.module.parameters(recurse=False))
 
-    def gradients(self, call: LayerCall, delta: Tensor, name: str, asked: Asked) -> Tensor:
+    def add(self, call: LayerCall, delta: Tensor, name: str, asked: Asked) -> None:
         """Σ_t δ ⊙ a, or Σ_t δ."""
         d = asked.weighted(asked.widened(delta))
         if name == "weight":
             d = [a * b for a, b in zip(d, asked.widened(_response(call)), strict=True)]
-        return _summed(d, asked.rows)
+        asked.add_summed(d)
 
 
 class Lookup:
@@ -141,7 +158,7 @@ class Lookup:
         plain = F.embedding(ids, module.weight.detach())
         return _is_plain(module) or torch.allclose(plain * _response(call), output)
 
-    def gradients(self, call: LayerCall, delta: Tensor, name: str, asked: Asked) -> Tensor:
+    def add(self, call: LayerCall, delta: Tensor, name: str, asked: Asked) -> None:
         """δ of each token, added up in the row of its id; the padding token's row stays 0."""
         module, ids = call.module, call.input
         assert isinstance(module, nn.Embedding)
@@ -149,13 +166,10 @@ class Lookup:
         d = asked.weighted(asked.widened(delta))
         if not _is_plain(module):
             d = [a * b for a, b in zip(d, asked.widened(_response(call)), strict=True)]
-        start, stop, _ = asked.rows.indices(module.num_embeddings)
-        return _joined(
-            [
-                _added_up(tokens.squeeze(-1), of_tokens, start, stop, module.padding_idx)
-                for tokens, of_tokens in zip(asked.parts(ids[..., None]), d, strict=True)
-            ]
-        )
+        if asked.fresh:
+            asked.total.zero_()
+        for total, tokens, of_tokens in zip(asked.totals(d), asked.parts(ids[..., None]), d, strict=True):
+            _add_rows(total, tokens.squeeze(-1), of_tokens, asked.rows.start, module.padding_idx)
 
 
 LINEAR, CONV1D, SCALE, LOOKUP = Affine(transposed=False), Affine(transposed=True), Scale(), Lookup()
@@ -197,23 +211,11 @@ def _response(call: LayerCall) -> Tensor:
     return at_one - at_zero
 
 
-def _added_up(tokens: Tensor, d: Tensor, start: int, stop: int, padding: int | None) -> Tensor:
-    """δ [n, t, d] in the rows `start` to `stop` of their tokens [n, t]: [n, stop − start, d]."""
-    n, size = len(tokens), stop - start
-    wanted = (tokens >= start) & (tokens < stop)
+def _add_rows(total: Tensor, tokens: Tensor, d: Tensor, start: int, padding: int | None) -> None:
+    """δ [n, t, d] to the rows, from `start` on, of their tokens [n, t]: [n, rows, d]."""
+    n, size, _ = total.shape
+    wanted = (tokens >= start) & (tokens < start + size)
     if padding is not None:
         wanted &= tokens != padding
     place = tokens - start + size * torch.arange(n, device=tokens.device)[:, None]
-    summed = d.new_zeros(n * size, d.shape[-1])
-    summed.index_add_(0, place[wanted], d[wanted])
-    return summed.view(n, size, -1)
-
-
-def _summed(parts: Sequence[Tensor], rows: slice) -> Tensor:
-    """Over positions: [n, rows] of [n, t, d]."""
-    return _joined([part[..., rows].sum(1) for part in parts])
-
-
-def _joined(of_parts: Sequence[Tensor]) -> Tensor:
-    """One after the other; no copy of one alone."""
-    return of_parts[0] if len(of_parts) == 1 else torch.cat(list(of_parts))
+    total.flatten(0, 1).index_add_(0, place[wanted], d[wanted])
