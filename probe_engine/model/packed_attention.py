@@ -134,8 +134,10 @@ def _seen(row: Row, place: int, of_segments: tuple[Tensor, ...]) -> Tensor:
     segment, own = row.segments[place], of_segments[place]
     if segment.prompt is None:
         return own
-    copies = of_segments[segment.prompt : segment.prompt + COPIES]
-    prompt: Tensor = _Lent.apply(*copies, row.shares, segment.sequence)  # type: ignore[no-untyped-call]  # torch leaves `apply` untyped
+    prompt = of_segments[segment.prompt]
+    if prompt.requires_grad:
+        copies = of_segments[segment.prompt : segment.prompt + COPIES]
+        prompt = _Lent.apply(*copies, row.shares, segment.sequence)  # type: ignore[no-untyped-call]  # torch leaves `apply` untyped
     return torch.cat([prompt, own], 2)
 
 

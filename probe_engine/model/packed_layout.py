@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from probe_engine.model.packed_attention import one_row_of
-from probe_engine.model.packed_row import Row
+from probe_engine.model.packed_row import COPIES, Row
 from probe_engine.model.teacher_forcing import Layout, TokenSequence
 
 
@@ -42,17 +42,24 @@ class PackedLayout(Layout):
 
 
 def laid_out(
-    sequences: Sequence[TokenSequence], owners: Sequence[int], device: torch.device, *, packed: bool
+    sequences: Sequence[TokenSequence],
+    owners: Sequence[int],
+    device: torch.device,
+    *,
+    packed: bool,
+    copies: int = COPIES,
 ) -> Layout:
     """In one row, where each owner's share their prompts; or each in its own, padded."""
-    return in_one_row(sequences, owners, device=device) if packed else Layout.of(sequences, device=device)
+    if not packed:
+        return Layout.of(sequences, device=device)
+    return in_one_row(sequences, owners, device=device, copies=copies)
 
 
 def in_one_row(
-    sequences: Sequence[TokenSequence], owners: Sequence[int], *, device: torch.device
+    sequences: Sequence[TokenSequence], owners: Sequence[int], *, device: torch.device, copies: int = COPIES
 ) -> PackedLayout:
-    """Positions are each sequence's own."""
-    row = Row.of(sequences, owners)
+    """Positions are each sequence's own; `copies` of a shared prompt stand there."""
+    row = Row.of(sequences, owners, copies)
     ends = list(accumulate(row.lengths))
     places = [
         ends[place] - len(s.response) - 1 + i

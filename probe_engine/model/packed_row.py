@@ -37,19 +37,19 @@ class Segment:
         return len(self.tokens)
 
 
-def added(sequence: TokenSequence, before: int) -> int:
+def added(sequence: TokenSequence, before: int, copies: int = COPIES) -> int:
     """Tokens that a sequence adds to a row in which `before` others have its prompt in common with it.
 
     The second one brings the prompt's second copy.
     """
-    return len(sequence) if before < COPIES else len(sequence.response) + 1
+    return len(sequence) if before < copies else len(sequence.response) + 1
 
 
-def row_tokens(sequences: Sequence[TokenSequence], owners: Sequence[int]) -> int:
+def row_tokens(sequences: Sequence[TokenSequence], owners: Sequence[int], copies: int = COPIES) -> int:
     """Of a row of all of them."""
     tokens, before = 0, Counter[tuple[int, tuple[int, ...]]]()
     for s, owner in zip(sequences, owners, strict=True):
-        tokens += added(s, before[owner, s.prompt])
+        tokens += added(s, before[owner, s.prompt], copies)
         before[owner, s.prompt] += 1
     return tokens
 
@@ -79,12 +79,13 @@ class Row:
     shares: Shares = field(default_factory=Shares)
 
     @classmethod
-    def of(cls, sequences: Sequence[TokenSequence], owners: Sequence[int]) -> Row:
+    def of(cls, sequences: Sequence[TokenSequence], owners: Sequence[int], copies: int = COPIES) -> Row:
         """Of these sequences, prompt by prompt.
 
         Args:
             sequences: as they come.
             owners: whose each of them is: a prompt is shared within one owner's.
+            copies: of a shared prompt; one will do where nothing is differentiated.
         """
         by_prompt = defaultdict[tuple[int, tuple[int, ...]], list[int]](list)
         for index, (s, owner) in enumerate(zip(sequences, owners, strict=True)):
@@ -97,7 +98,7 @@ class Row:
                 segments += [Segment(prompt + sequences[i].response, 0, i) for i in members]
                 continue
             first = len(segments)
-            segments += [Segment(before, 0, None)] * COPIES
+            segments += [Segment(before, 0, None)] * copies
             segments += [
                 Segment(prompt[-1:] + sequences[i].response, len(before), i, first)
                 for i in sorted(members, key=lambda i: -len(sequences[i]))

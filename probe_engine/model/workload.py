@@ -187,6 +187,15 @@ class PassTokens:
         return cls(sum(size for size, _ in sizes), sum(size for size, in_parts in sizes if in_parts))
 
 
+def scored_tokens(
+    method: str, units: Sequence[UnitObjective], micro_batch: int, *, packs: bool = False
+) -> int:
+    """Of one scoring of some units, likewise."""
+    if method != "fused":
+        return PassTokens.of(method, units, micro_batch).differentiated
+    return sum(b.scored_tokens for window in packed(units, micro_batch, packs=packs) for b in window.bundles)
+
+
 def largest_pass(windows: Sequence[Window]) -> tuple[int, int]:
     """What `fused` holds graphs of at a time, at most: tokens given to the model, and responses' tokens."""
     return max(

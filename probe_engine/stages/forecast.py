@@ -17,7 +17,14 @@ from probe_engine.model.teacher_forcing import device_of
 from probe_engine.model.unit_gradients import UnitGradients, UnitObjective
 from probe_engine.model.unit_gradients.fused.packing import packed
 from probe_engine.model.unit_gradients.interface import Scored
-from probe_engine.model.workload import Counted, PassTokens, TokenCost, first_forward, largest_pass
+from probe_engine.model.workload import (
+    Counted,
+    PassTokens,
+    TokenCost,
+    first_forward,
+    largest_pass,
+    scored_tokens,
+)
 from probe_engine.registry import wide
 from probe_engine.report import Cost, Forecast, Observed
 from probe_engine.spec import Method, RunSpec
@@ -125,7 +132,7 @@ def forecast(
         tokens, targets = largest_pass(windows) if name == "fused" else (len(longest), len(longest.response))
         nbytes = first.forward.nbytes(name, tokens, targets, wide(dtype))
         passing = PassTokens.of(name, units, size, packs=packs)
-        scoring = sum(PassTokens.of(name, scored, size, packs=packs).differentiated for scored in again)
+        scoring = sum(scored_tokens(name, scored, size, packs=packs) for scored in again)
         memory = need(
             replace(
                 sizes,

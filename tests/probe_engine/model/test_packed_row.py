@@ -110,7 +110,8 @@ def test_what_autograd_differentiates_behind_attention_is_loop_s(shared: bool) -
     assert fused.fallback_parameters == (1 if shared else 2)
 
 
-def test_tokens_are_spared() -> None:
+@pytest.mark.parametrize(("scoring", "copies"), [(False, COPIES), (True, 1)])
+def test_tokens_are_spared(scoring: bool, copies: int) -> None:
     model = build("llama", "lora")
     fused = Fused(model, trained(model), 16)
     assert fused.packs(CONSTANT_LAMBDA)
@@ -118,9 +119,12 @@ def test_tokens_are_spared() -> None:
     handle = model.register_forward_pre_hook(
         lambda _module, _args, kwargs: given.append(kwargs["input_ids"].numel()), with_kwargs=True
     )
-    list(fused.scores(CONSTANT_LAMBDA))
+    passes = (
+        fused.scores(CONSTANT_LAMBDA) if scoring else fused.measurements(CONSTANT_LAMBDA, lambda *_: None)
+    )
+    assert len(list(passes)) == len(CONSTANT_LAMBDA)
     handle.remove()
     prompts = [(len(u.sequences[0].prompt), len(u.sequences)) for u in CONSTANT_LAMBDA]
-    spared = sum((G - COPIES) * (P - 1) for P, G in prompts)
+    spared = sum((G - copies) * (P - 1) for P, G in prompts)
     assert spared > 0
     assert sum(given) == sum(u.tokens for u in CONSTANT_LAMBDA) - spared

@@ -169,7 +169,7 @@ class Fused:
         bundles = window.bundles
         for bundle in bundles:
             device = device_of(self.model)
-            layout = laid_out(bundle.sequences, bundle.owners, device, packed=bundle.packed)
+            layout = laid_out(bundle.sequences, bundle.owners, device, packed=bundle.packed, copies=1)
             scores.append(response_scores(response_logits(self.model, layout), layout, self.temperature))
         return [
             Rescored(unit, torch.stack([t.log_probs.double().sum() for t in tokens]), tokens)

@@ -18,7 +18,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from probe_engine.model.packed_row import added, row_tokens
+from probe_engine.model.packed_row import COPIES, added, row_tokens
 from probe_engine.model.teacher_forcing import TokenSequence
 from probe_engine.model.unit_gradients.objective import UnitObjective
 
@@ -41,9 +41,17 @@ class Bundle:
     @property
     def tokens(self) -> int:
         """That the model is given, padding and prompts' copies included."""
+        return self._given(COPIES)
+
+    @property
+    def scored_tokens(self) -> int:
+        """The same where nothing is differentiated."""
+        return self._given(1)
+
+    def _given(self, copies: int) -> int:
         if not self.packed:
             return len(self.rows) * max(map(len, self.sequences))
-        return row_tokens(self.sequences, self.owners)
+        return row_tokens(self.sequences, self.owners, copies)
 
 
 @dataclass(frozen=True)
@@ -137,8 +145,9 @@ def packed(units: Sequence[UnitObjective], micro_batch: int, *, packs: bool = Fa
     where nothing is padded windows are as large as sequences of the mean length make them, for larger passes
     are no faster and hold more.
 
-    No window mixes roles: the units of E alone are then scored in the very passes in which they were
-    measured, so that S⁺ − S holds no difference of rounding between them.
+    No window mixes roles: the units of E alone are then scored as they were measured but for a prompt's
+    second copy, so that S⁺ − S holds as little difference of rounding between them as can be: none in a dense
+    model on a CPU.
 
     Args:
         packs: whether the model may be given several sequences in one row.
