@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
 from typing import Any
@@ -23,7 +23,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import logging
 from transformers.utils.generic import GeneralInterface
 
-from probe_engine.model.packed_row import COPIES, Row, Shares
+from probe_engine.model.packed_row import COPIES, Row, Segment, Shares
 from probe_engine.model.teacher_forcing import takes_position_ids
 from probe_engine.registry import unwrapped
 
@@ -37,6 +37,19 @@ _row: ContextVar[Row | None] = ContextVar("row", default=None)
 
 
 @dataclass(frozen=True, eq=False)
+class Run:
+    """Segments that attend in one call: one, or responses of one length to one prompt, side by side."""
+
+    segments: tuple[Segment, ...]
+    mask: Tensor | None
+    """[1, 1, Q, L], True where a token is seen; None for all that come before. L is Q and the tokens of the
+    prompt that they come after"""
+
+    def __len__(self) -> int:
+        return sum(map(len, self.segments))
+
+
+@dataclass(frozen=True, eq=False)
 class RowMask:
     """What layers get as the attention mask of a row of several sequences.
 
@@ -44,24 +57,28 @@ class RowMask:
     """
 
     row: Row
-    masks: tuple[Tensor | None, ...]
-    """[1, 1, Q, L] of each segment, True where a token is seen; None for all that come before. L is Q and the
-    tokens of the prompt that it comes after"""
+    runs: tuple[Run, ...]
 
 
 class _Lent(torch.autograd.Function):
-    """A shared prompt's keys or values, as one of its responses gets them."""
+    """A shared prompt's keys or values, [1, H, P, D], as n of its responses get them, [n, H, P, D]."""
 
     @staticmethod
-    def forward(ctx: Any, first: Tensor, _second: Tensor, shares: Shares, sequence: int) -> Tensor:
-        ctx.shares, ctx.sequence = shares, sequence
-        return first.view_as(first)
+    def forward(
+        ctx: Any, first: Tensor, _second: Tensor, shares: Shares, sequences: tuple[int, ...]
+    ) -> Tensor:
+        ctx.shares, ctx.sequences = shares, sequences
+        return first.expand(len(sequences), -1, -1, -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        shares = ctx.shares.of(ctx.sequence)
-        return (*(gradient * share if share else None for share in shares), None, None)
+        by_copy = zip(*(ctx.shares.of(sequence) for sequence in ctx.sequences), strict=True)
+        to_copies = (
+            torch.tensordot(gradient.new_tensor(shares), gradient, 1)[None] if any(shares) else None
+            for shares in by_copy
+        )
+        return (*to_copies, None, None)
 
 
 def may_attend_by_sequence(model: nn.Module) -> bool:
@@ -119,26 +136,34 @@ def _attention(
     """[1, H, T, D] each, to [1, T, H, D]."""
     if not isinstance(attention_mask, RowMask):
         return plain(module, query, key, value, attention_mask, *args, **kwargs)
-    row = attention_mask.row
-    queries, keys, values = (t.split(row.lengths, 2) for t in (query, key, value))
+    row, runs = attention_mask.row, attention_mask.runs
+    queries, keys, values = (t.split([len(run) for run in runs], 2) for t in (query, key, value))
+    of_segments = [t.split(row.lengths, 2) for t in (key, value)]
     outputs = []
-    for place, (q, mask) in enumerate(zip(queries, attention_mask.masks, strict=True)):
-        k, v = (_seen(row, place, of_segments) for of_segments in (keys, values))
-        here = None if mask is None else mask.to(q.device)
-        outputs.append(plain(module, q, k, v, here, *args, **kwargs)[0])
+    for run, q, k, v in zip(runs, queries, keys, values, strict=True):
+        seen = (_seen(row, run, *each) for each in zip((k, v), of_segments, strict=True))
+        mask = None if run.mask is None else run.mask.to(q.device)
+        output: Tensor = plain(module, _apart(q, run), *seen, mask, *args, **kwargs)[0]
+        outputs.append(output.flatten(0, 1)[None])
     return torch.cat(outputs, 1), None
 
 
-def _seen(row: Row, place: int, of_segments: tuple[Tensor, ...]) -> Tensor:
-    """Keys or values of a segment, and of the prompt that it comes after."""
-    segment, own = row.segments[place], of_segments[place]
-    if segment.prompt is None:
-        return own
-    prompt = of_segments[segment.prompt]
+def _apart(own: Tensor, run: Run) -> Tensor:
+    """[n, H, T, D] of the [1, H, n·T, D] of a run of n segments."""
+    n = len(run.segments)
+    return own if n == 1 else own.unflatten(2, (n, -1))[0].transpose(0, 1)
+
+
+def _seen(row: Row, run: Run, own: Tensor, of_segments: tuple[Tensor, ...]) -> Tensor:
+    """Keys or values of a run of n segments, and of the prompt that they come after, [n, H, L, D]."""
+    mine, first = _apart(own, run), run.segments[0].prompt
+    if first is None:
+        return mine
+    prompt = of_segments[first].expand(len(mine), -1, -1, -1)
     if prompt.requires_grad:
-        copies = of_segments[segment.prompt : segment.prompt + COPIES]
-        prompt = _Lent.apply(*copies, row.shares, segment.sequence)  # type: ignore[no-untyped-call]  # torch leaves `apply` untyped
-    return torch.cat([prompt, own], 2)
+        sequences = tuple(segment.sequence for segment in run.segments)
+        prompt = _Lent.apply(*of_segments[first : first + COPIES], row.shares, sequences)  # type: ignore[no-untyped-call]  # torch leaves `apply` untyped
+    return torch.cat([prompt, mine], 2)
 
 
 def _mask(plain: Callable[..., Tensor | None], *args: Any, **kwargs: Any) -> Any:
@@ -160,18 +185,22 @@ def _mask(plain: Callable[..., Tensor | None], *args: Any, **kwargs: Any) -> Any
         mask = plain(*args, **(kwargs | at | changes))
         return torch.ones(1, 1, L, L, dtype=torch.bool).tril() if mask is None else mask
 
-    masks: list[Tensor | None] = []
+    runs: list[Run] = []
     whole: Tensor | None = None
     for segment, end in zip(row.segments, accumulate(row.lengths), strict=True):
         if segment.prompt is None:
-            masks.append(_none_if_causal(pattern(len(segment), end)))
+            runs.append(Run((segment,), _none_if_causal(pattern(len(segment), end))))
             whole = None
+            continue
+        last = runs[-1].segments
+        if last[0].prompt == segment.prompt and len(last[0]) == len(segment):
+            runs[-1] = replace(runs[-1], segments=(*last, segment))
             continue
         L = segment.start + len(segment)
         if whole is None:  # the longest response to a prompt, right behind it
             whole = pattern(L, end)
-        masks.append(whole[..., segment.start : L, :L])
-    return RowMask(row, tuple(masks))
+        runs.append(Run((segment,), whole[..., segment.start : L, :L]))
+    return RowMask(row, tuple(runs))
 
 
 def _none_if_causal(mask: Tensor) -> Tensor | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import tiny
 import torch
@@ -46,14 +48,31 @@ def test_a_prompt_stands_there_twice_and_the_longest_response_right_behind_it() 
 @pytest.mark.parametrize("family", [*sorted({*tiny.CONFIGS} - {"mixtral"})])
 def test_log_probs_are_those_of_each_alone(family: str) -> None:
     model = tiny.model(family, dtype=torch.float64)
-    layout = in_one_row(SEQUENCES, OWNERS, device=torch.device("cpu"))
-    assert layout.input_ids.numel() < sum(map(len, SEQUENCES))
+    # One more that is as long as another one to its prompt: the two attend together.
+    sequences, owners = [*SEQUENCES, TokenSequence(PROMPT, (6, 1))], [*OWNERS, 0]
+    layout = in_one_row(sequences, owners, device=torch.device("cpu"))
+    assert layout.input_ids.numel() < sum(map(len, sequences))
     with torch.no_grad(), attention_by_sequence():
         found = response_log_probs(response_logits(model, layout), layout)
-    for log_probs, s in zip(found[0].split(layout.responses), SEQUENCES, strict=True):
+    for log_probs, s in zip(found[0].split(layout.responses), sequences, strict=True):
         alone = model(torch.tensor([s.prompt + s.response])).logits[0].log_softmax(-1)
         expected = [alone[len(s.prompt) - 1 + i, token] for i, token in enumerate(s.response)]
         torch.testing.assert_close(log_probs, torch.stack(expected).detach(), rtol=1e-6, atol=1e-7)
+
+
+def test_responses_of_one_length_attend_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    sequences = [TokenSequence(PROMPT, response) for response in ((1, 2), (3, 4), (5,), (6,), (7,))]
+    model, given = tiny.model("llama"), []
+    plain = torch.nn.functional.scaled_dot_product_attention
+
+    def counted(query: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        given.append(tuple(query.shape[:1] + query.shape[2:3]))
+        return plain(query, *args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
+    with torch.no_grad(), attention_by_sequence():
+        response_logits(model, in_one_row(sequences, [0] * 5, device=torch.device("cpu"), copies=1))
+    assert given == [(1, 2), (2, 3), (3, 2)] * model.config.num_hidden_layers
 
 
 @pytest.mark.parametrize("kinds", [1, 2])
