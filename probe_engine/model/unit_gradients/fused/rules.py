@@ -218,4 +218,4 @@ def _add_rows(total: Tensor, tokens: Tensor, d: Tensor, start: int, padding: int
     if padding is not None:
         wanted &= tokens != padding
     place = tokens - start + size * torch.arange(n, device=tokens.device)[:, None]
-    total.flatten(0, 1).index_add_(0, place[wanted], d[wanted])
+    total.view(n * size, -1).index_add_(0, place[wanted], d[wanted])
