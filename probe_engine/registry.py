@@ -235,6 +235,9 @@ class ParameterVector:
         return self
 
 
+_vecdot: Callable[[Tensor, Tensor], Tensor] = torch.linalg.vecdot
+
+
 def inner(a: Tensor, b: Tensor) -> float:
     """Inner product of two tensors of one shape, as `dots` accumulates it; of shards over all ranks."""
     if isinstance(a, DTensor):
@@ -260,9 +263,6 @@ def dots(a: Tensor, b: Tensor) -> Tensor:
     cut = (v[..., :whole].unflatten(-1, (blocks, BLOCK)) for v in (a, b))
     rest = _vecdot(a[..., whole:].double(), b[..., whole:].double())
     return rest + _vecdot(*cut).sum(-1, dtype=torch.float64)
-
-
-_vecdot: Callable[[Tensor, Tensor], Tensor] = torch.linalg.vecdot
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:

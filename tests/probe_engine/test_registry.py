@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import tiny
 import torch
 
-from probe_engine.registry import PIECE, ParameterRegistry, ParameterVector, unwrapped
+from probe_engine.registry import (
+    BLOCK,
+    FEW_BLOCKS,
+    PIECE,
+    ParameterRegistry,
+    ParameterVector,
+    dots,
+    inner,
+    unwrapped,
+)
 
 
 def test_a_tied_head_is_listed_once() -> None:
@@ -107,3 +118,19 @@ def test_numbers_whose_squares_leave_float64_are_counted_all_the_same() -> None:
     numbers = (torch.tensor([1e-200], dtype=torch.float64), torch.tensor([1e200], dtype=torch.float64))
     seen = ParameterVector((1, 2), numbers).summary()
     assert (seen.non_zero, seen.not_finite) == (2, ())
+
+
+@pytest.mark.parametrize("numbers", [3, BLOCK * FEW_BLOCKS - 1, BLOCK * FEW_BLOCKS + 5, 2**20 + 7])
+@pytest.mark.parametrize(("dtype", "off"), [(torch.float32, 1e-8), (torch.float64, 1e-14)])
+def test_dot_products_of_any_length_are_those_in_float64(
+    numbers: int, dtype: torch.dtype, off: float
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(2, numbers, generator=generator, dtype=torch.float64).to(dtype) for _ in range(2))
+    for other in (b, b[0]):
+        products = a.double() * other.double()
+        exact, sizes = [math.fsum(row.tolist()) for row in products], products.abs().sum(-1)
+        found = dots(a, other)
+        assert found.dtype == torch.float64
+        assert bool(((found - torch.tensor(exact, dtype=torch.float64)).abs() <= off * sizes).all())
+    assert inner(a, b) == pytest.approx(float(dots(a, b).sum()), rel=1e-6)

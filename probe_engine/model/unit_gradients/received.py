@@ -152,12 +152,7 @@ class UnitSums:
         return self._y.by_role(self._ids)
 
     def _take(
-        self,
-        form: XForm,
-        parameter: int,
-        units: Sequence[int],
-        x: Tensor,
-        *pairs: tuple[Tensor, Tensor],
+        self, form: XForm, parameter: int, units: Sequence[int], x: Tensor, *pairs: tuple[Tensor, Tensor]
     ) -> None:
         self._dots[form].add(units, _products(pairs))
         self._x[form].add(parameter, self._roles_of(units), x)

@@ -15,6 +15,7 @@ from probe_engine.model.packed_layout import in_one_row
 from probe_engine.model.packed_row import COPIES, Row, Segment
 from probe_engine.model.teacher_forcing import TokenSequence, response_log_probs, response_logits
 from probe_engine.model.unit_gradients import Fused
+from probe_engine.model.workload import PassTokens, scored_tokens
 
 PROMPT = (5, 6, 7)
 SEQUENCES = [
@@ -147,3 +148,5 @@ def test_tokens_are_spared(scoring: bool, copies: int) -> None:
     spared = sum((G - copies) * (P - 1) for P, G in prompts)
     assert spared > 0
     assert sum(given) == sum(u.tokens for u in CONSTANT_LAMBDA) - spared
+    foreseen = PassTokens.of("fused", CONSTANT_LAMBDA, 16, packs=True).differentiated
+    assert sum(given) == (scored_tokens("fused", CONSTANT_LAMBDA, 16, packs=True) if scoring else foreseen)

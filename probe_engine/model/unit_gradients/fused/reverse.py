@@ -225,12 +225,13 @@ def _added(
     assert call.delta is not None
     delta, name, length = call.delta, call.names[key], shape[1]
     adds = partial(call.rule.add, call.given, delta, name)
+    # What is first, or on another device than the first, gets tensors of its own.
     apart = not totals or totals[0].device != delta.device
     mine = [delta.new_empty(shape, dtype=wide(delta.dtype)) for _ in each.weights] if apart else totals
     if len(shape) > 2 and each.folds(delta):
         of_units, weights = each.together(group.start, group.stop, delta)
         for total, of_kind in zip(mine, weights, strict=True):
-            adds(Asked(of_units, slice(0, length), total, apart, of_kind))
+            adds(Asked(of_units, slice(0, length), total, fresh=apart, weights=of_kind))
     else:
         parts, of_slots = each.parts(group.start, group.stop, delta)
         slots, numel = of_slots.shape[-1], shape[1:].numel()
