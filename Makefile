@@ -46,8 +46,9 @@ contracts:
 
 # One thread a worker: the workers fill the cores. Files in their order, which has the slow ones in the middle: by
 # the number of their tests, which is xdist's order, one worker would do these at the end, and the others wait.
+# Bytecode is written, whatever the environment says: a hundred engines are started, and each would compile it.
 unit:
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 bench: $(VENV)/bench  ## benchmarks on real SmolLM2-135M weights, to benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/run_all.py

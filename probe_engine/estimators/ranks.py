@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 
 FEWEST = 3
@@ -21,7 +20,9 @@ def centred_ranks(x: Tensor) -> Tensor:
     """
     if not bool(x.isfinite().all()):
         return torch.zeros(len(x), dtype=torch.float64)
-    ranks = torch.from_numpy(rankdata(x.numpy())).double()
+    # As scipy.stats.rankdata, whose import takes a twentieth of the engine's start.
+    _, place, counts = torch.unique(x, return_inverse=True, return_counts=True)
+    ranks = (counts.cumsum(0) - (counts - 1) / 2).double()[place]
     centred = ranks - ranks.mean()
     length = centred.norm()
     return centred / length if length else centred

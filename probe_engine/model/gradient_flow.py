@@ -132,22 +132,34 @@ def gradients(
         expected: parameters whose gradient is to be there and not 0.
         squares: gets each Y; one unit's is mostly noise, so that no unit to be tried is spared then.
     """
-    x, y = VectorSum(registry), VectorSum(registry)
+    sums = _Sums(registry, squares)
+    pairs = [unit.pair() for unit in units[:UNITS_TRIED]]
     x_nonzero = y_nonzero = False
-    for unit in units[:UNITS_TRIED]:
-        measured = method.measure(unit.pair())
-        seen = Gradients.of(measured)
-        x_nonzero |= seen.x_weights_nonzero
-        y_nonzero |= seen.y_weights_nonzero
-        x.add(measured.x)
-        y.add(measured.y)
-        if squares is not None:
-            squares.add(measured.y.tensors)
-        del measured, seen  # before the next unit's vectors are made
-        found = Gradients(x.total, y.total, x_nonzero, y_nonzero)
-        if squares is None and found.complete(expected):
+    for together in [[pair] for pair in pairs] if squares is None else [pairs]:
+        for scored in method.measurements(together, sums):
+            wx, wy = scored.objective.weights(scored.S)
+            x_nonzero |= bool(wx.any())
+            y_nonzero |= bool(wy.any())
+        found = Gradients(sums.x.total, sums.y.total, x_nonzero, y_nonzero)
+        if found.complete(expected):
             break
     return found
+
+
+class _Sums:
+    """ΣX and ΣY over the units that arrive."""
+
+    def __init__(self, registry: ParameterRegistry, squares: GradientSquares | None) -> None:
+        self.x, self.y = VectorSum(registry), VectorSum(registry)
+        self._squares = squares
+
+    def __call__(self, parameter: int, _units: Sequence[int], x: Tensor, y: Tensor) -> None:
+        """One parameter's share of X and Y of each of them."""
+        for of_x, of_y in zip(x, y, strict=True):
+            self.x.add_one(parameter, of_x)
+            self.y.add_one(parameter, of_y)
+            if self._squares is not None:
+                self._squares.add_one(parameter, of_y)
 
 
 @contextmanager

@@ -180,13 +180,16 @@ class VectorSum:
     def add(self, vector: ParameterVector, scale: float = 1.0) -> None:
         """Adds `scale · vector`, accumulated in the vector's own (wide) dtype."""
         for index, tensor in enumerate(vector.tensors):
-            if tensor is None:
-                continue
-            mine = self._tensors[index]
-            if mine is None:
-                self._tensors[index] = tensor * scale
-            else:
-                mine.add_(tensor, alpha=scale)
+            if tensor is not None:
+                self.add_one(index, tensor, scale)
+
+    def add_one(self, index: int, tensor: Tensor, scale: float = 1.0) -> None:
+        """Adds `scale ·` one parameter's."""
+        mine = self._tensors[index]
+        if mine is None:
+            self._tensors[index] = tensor * scale
+        else:
+            mine.add_(tensor, alpha=scale)
 
     @property
     def total(self) -> ParameterVector:

@@ -24,9 +24,9 @@ ASKED_FOR = (
     *("a river", "a fruit", "a planet", "a bird", "a tool", "a colour", "a poet", "a metal"),
     *("a tree", "a game", "a spice", "a city", "an island", "a fish", "a language", "a dance"),
 )
-RESPONSES = 128
-TOKENS = 8
-MICRO_BATCH = 64
+RESPONSES = 64
+TOKENS = 6
+MICRO_BATCH = 32
 
 Frame = Callable[[Any, str], Prompt]
 """Tokenizer and question to a prompt."""
