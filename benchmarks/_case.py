@@ -26,6 +26,7 @@ from probe_engine.model.unit_gradients import UnitGradients, UnitObjective, obje
 from probe_engine.registry import ParameterRegistry
 from probe_engine.report import GradientFlow, Report
 from probe_engine.sources.checkpoints.live import read_optimizer
+from probe_engine.spec import RunSpec
 from probe_engine.stages.measure import measure
 from probe_engine.stages.measured import Measured
 from probe_engine.types import Batch, Policy
@@ -97,13 +98,15 @@ class Case:
         for _ in self.method().measurements(self.units, lambda *_: None):
             pass
 
-    def measure(self, method: str = "fused", *, keep: bool = True) -> Measured:
+    def measure(self, method: str = "fused", *, keep: bool | None = None) -> Measured:
         """X of (2), Y and the dot products s, r and t of all units: the stage of that name.
 
         Args:
             method: of computing X and Y.
-            keep: whether vectors are kept, where the method can; else there is a second pass.
+            keep: whether vectors are kept, where the method can, else there is a second pass; None: where
+                they fit into the default of --memory-budget.
         """
+        budget = RunSpec().memory_budget_bytes if keep is None else 2**50 * keep
         stage = measure(
             self.policy,
             self.units,
@@ -111,7 +114,7 @@ class Case:
             self.p,
             GradientFlow(grad_context="enabled", registry=len(self.policy.registry)),
             eta=None,
-            memory_budget=2**50 if keep else 0,
+            memory_budget=budget,
         )
         with older_objects_left_alone():  # as the whole probe does
             while True:

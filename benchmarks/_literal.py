@@ -21,7 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from probe_engine.estimators.ustatistics import row_means
 from probe_engine.model.unit_gradients import UnitObjective
 from probe_engine.model.unit_gradients.loop import VectorSum
-from probe_engine.registry import ParameterVector, wide
+from probe_engine.vectors import ParameterVector, wide
 
 X, Y = 0, 1
 """Which of a unit's two weights of S: L_X's or L_Y's."""

@@ -18,6 +18,7 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from probe_engine.model.unit_gradients import UnitObjective
 from probe_engine.model.unit_gradients.interface import Receive
+from probe_engine.vectors import Share
 
 SequenceGradients = Callable[[Sequence[UnitObjective]], tuple[Tensor, Sequence[Tensor]]]
 """S [N] of these units' sequences, and ∇S, [N, *parameter.shape] of each parameter in registry order."""
@@ -34,7 +35,7 @@ def unit_vectors(case: Case, gradients: SequenceGradients, receive: Receive) -> 
         for index, of_parameter in enumerate(by_sequence):
             split = zip(parts, torch.split(of_parameter, sizes), strict=True)
             x, y = torch.stack([torch.tensordot(w.to(g), g, 1) for w, g in split], dim=1)
-            receive(index, numbers, x, y)
+            receive(Share(index), numbers, x, y)
         begin += len(units)
 
 

@@ -8,7 +8,8 @@ from torch import nn
 
 from probe_engine.model.unit_gradients import Fused, Loop, objectives
 from probe_engine.model.unit_gradients.received import UnitVectors
-from probe_engine.registry import ParameterRegistry, ParameterVector
+from probe_engine.registry import ParameterRegistry
+from probe_engine.vectors import ParameterVector
 
 FAMILIES = ("llama", "gpt2", "qwen2", "gemma", "phi", "mixtral", "opt", "gpt_neox")
 ADAPTATIONS = {

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from probe_engine.model.cut_graph import Walk
 from probe_engine.model.gradient_flow import Arrival, GradContext, Gradients
-from probe_engine.registry import ParameterRegistry, ParameterVector, Summary
+from probe_engine.registry import ParameterRegistry
 from probe_engine.report import Finding, IdMatch, finding
+from probe_engine.vectors import ParameterVector, Summary
 
 NAMES_SHOWN = 8
 

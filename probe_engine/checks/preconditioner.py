@@ -6,8 +6,8 @@ import math
 
 from probe_engine.estimators.verdict import STALE_FAIL as FAIL
 from probe_engine.model.preconditioner import Preconditioner
-from probe_engine.registry import ParameterVector
 from probe_engine.report import Finding, Status, finding
+from probe_engine.vectors import ParameterVector
 
 WARN = 4.0
 DISPLACED = 0.1

@@ -14,6 +14,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from probe_engine.estimators.ranks import centred_ranks, spearman
+from probe_engine.registry import ParameterRegistry
+from probe_engine.vectors import Share
 
 ENTRIES = 4096
 """Entries of a parameter that are compared: enough for a correlation to ±0.02."""
@@ -58,19 +60,19 @@ class GradientSquares:
     A sum of squares, not the square of a sum: v is a mean of squares, and one group's noise hides less of it.
     """
 
-    def __init__(self, parameters: int) -> None:
-        self._sampled: list[Tensor | None] = [None] * parameters
+    def __init__(self, registry: ParameterRegistry) -> None:
+        self._numels = [p.numel() for p in registry.parameters]
+        self._sampled: list[Tensor | None] = [None] * len(registry)
 
-    def add(self, gradients: Sequence[Tensor | None]) -> None:
-        """One gradient a parameter; None where there is none."""
-        for index, gradient in enumerate(gradients):
-            if gradient is not None:
-                self.add_one(index, gradient)
-
-    def add_one(self, index: int, gradient: Tensor) -> None:
-        """The gradient of one parameter."""
-        square, mine = _strided(gradient).square(), self._sampled[index]
-        self._sampled[index] = square if mine is None else mine + square
+    def add(self, share: Share, gradient: Tensor) -> None:
+        """The gradient of one parameter, or some rows of it."""
+        flat, at = gradient.detach().flatten(), _places(self._numels[share.parameter], ENTRIES)
+        mine = self._sampled[share.parameter]
+        if mine is None:
+            mine = self._sampled[share.parameter] = torch.zeros(len(at), dtype=torch.float64)
+        first = 0 if share.whole else share.start * (len(flat) // len(gradient))
+        within = slice(*torch.searchsorted(at, torch.tensor([first, first + len(flat)])).tolist())
+        mine[within] += flat[(at[within] - first).to(flat.device)].double().cpu().square()
 
     @property
     def sampled(self) -> tuple[Tensor | None, ...]:
@@ -131,6 +133,9 @@ def best_assignment(exp_avg_sq: Sequence[Tensor], squares: Sequence[Tensor]) -> 
 def _strided(x: Tensor, entries: int = ENTRIES) -> Tensor:
     """At most so many entries, first to last; a stride that is no divisor of the row misses no column."""
     flat = x.detach().flatten()
-    n, k = len(flat), min(len(flat), entries)
-    index = torch.arange(k) * (n - 1) // max(k - 1, 1)
-    return flat[index.to(flat.device)].double().cpu()
+    return flat[_places(len(flat), entries).to(flat.device)].double().cpu()
+
+
+def _places(n: int, entries: int) -> Tensor:
+    k = min(n, entries)
+    return torch.arange(k) * (n - 1) // max(k - 1, 1)

@@ -22,7 +22,7 @@ def centred_ranks(x: Tensor) -> Tensor:
         return torch.zeros(len(x), dtype=torch.float64)
     # As scipy.stats.rankdata, whose import takes a twentieth of the engine's start.
     _, place, counts = torch.unique(x, return_inverse=True, return_counts=True)
-    ranks = (counts.cumsum(0) - (counts - 1) / 2).double()[place]
+    ranks: Tensor = (counts.cumsum(0) - (counts - 1) / 2).double()[place]
     centred = ranks - ranks.mean()
     length = centred.norm()
     return centred / length if length else centred

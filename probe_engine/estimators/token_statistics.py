@@ -14,7 +14,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from probe_engine.registry import wide
+from probe_engine.vectors import wide
 
 INVERSE_TEMPERATURES = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
 """β at which moments are kept: temperatures from 4 to 1/3, and powers of π that cost a multiplication."""

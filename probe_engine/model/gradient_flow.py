@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from probe_engine.estimators.mapping import GradientSquares
 from probe_engine.model.sharding import is_sharded
 from probe_engine.model.unit_gradients import Loop, Measurement, UnitGradients, UnitObjective
-from probe_engine.model.unit_gradients.loop import VectorSum
 from probe_engine.model.unit_gradients.objective import chunks
-from probe_engine.registry import ParameterRegistry, ParameterVector
+from probe_engine.model.unit_gradients.vector_sum import VectorSum
+from probe_engine.registry import ParameterRegistry
+from probe_engine.vectors import ParameterVector, Share
 
 UNITS_TRIED = 8
 """What one unit leaves without gradient (an expert that no token chose) another may reach."""
@@ -153,13 +154,13 @@ class _Sums:
         self.x, self.y = VectorSum(registry), VectorSum(registry)
         self._squares = squares
 
-    def __call__(self, parameter: int, _units: Sequence[int], x: Tensor, y: Tensor) -> None:
-        """One parameter's share of X and Y of each of them."""
+    def __call__(self, share: Share, _units: Sequence[int], x: Tensor, y: Tensor) -> None:
+        """A share of X and Y of each of them."""
         for of_x, of_y in zip(x, y, strict=True):
-            self.x.add_one(parameter, of_x)
-            self.y.add_one(parameter, of_y)
+            self.x.add_share(share, of_x)
+            self.y.add_share(share, of_y)
             if self._squares is not None:
-                self._squares.add_one(parameter, of_y)
+                self._squares.add(share, of_y)
 
 
 @contextmanager

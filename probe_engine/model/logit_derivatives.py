@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from probe_engine.estimators.token_statistics import LEAST_LOG_PROB, TokenStatistics
 from probe_engine.model.teacher_forcing import Layout, rows_at_once, scaled
-from probe_engine.registry import wide
+from probe_engine.vectors import wide
 
 PIECE_BYTES = 2**21
 """Logits that are gone through at a time on a CPU: their few copies should stay in a core's cache."""

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from probe_engine.registry import wide
 from probe_engine.types import Extent
+from probe_engine.vectors import wide
 
 ALPHA = 3
 """Times what a reverse pass saves: `alpha` keeps that pass's own graph to differentiate it again."""

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from probe_engine.registry import PIECE, LazyTensors, ParameterRegistry, ParameterVector, wide
+from probe_engine.registry import ParameterRegistry
 from probe_engine.types import AdamMoments, OptimizerState, StepRule
+from probe_engine.vectors import PIECE, LazyTensors, ParameterVector, Share, wide
 
 CLIP_EPS = 1e-6
 """`torch.nn.utils.clip_grad_norm_` adds it to the norm."""
@@ -66,24 +67,25 @@ class NextStep:
     @property
     def landing(self) -> ParameterVector:
         """θ⁺"""
-        return ParameterVector.lazy(self.registry.ids, self._landed)
+        return self.mean_y.made(self._landed)
 
     @property
     def delta(self) -> ParameterVector:
         """Δθ = θ⁺ − θ."""
         parameters = self.registry.parameters
-        return ParameterVector.lazy(
-            self.registry.ids, lambda index: self._landed(index) - parameters[index].detach()
+        return self.mean_y.made(
+            lambda share: self._landed(share) - share.of(parameters[share.parameter].detach())
         )
 
     def parts(self, x: ParameterVector) -> StepParts:
         """X·Δθ by parts, in float64; they add up to the whole but for rounding."""
         totals = [0.0, 0.0, 0.0, 0.0]
-        for index, direction in enumerate(x.over(self.registry.ids).tensors):
+        for share in x.over(self.registry.ids).shares:
+            direction = x.share(share)
             if direction is None:
                 continue
-            rule = self.state.rules[self.registry.names[index]]
-            for at, ours in self._pieces(index, torch.float64):
+            rule = self.state.rules[self.registry.names[share.parameter]]
+            for at, ours in self._pieces(share, torch.float64):
                 d = direction.flatten()[at].double()
                 weighted = d * ours.scale
                 decay = (
@@ -104,14 +106,13 @@ class NextStep:
         The step is not linear in Ȳ: it is under the root as well. To first order a unit's share is this
         times its Y, which gives the standard error that the units of U bring (as t_m does in (12)).
         """
-        directions = x.over(self.registry.ids).tensors
 
-        def along(index: int) -> Tensor | None:
-            direction = directions[index]
-            slope = None if direction is None else self._slopes[index]
+        def along(share: Share) -> Tensor | None:
+            direction = x.share(share)
+            slope = None if direction is None else self._slopes.make(share)
             return None if direction is None or slope is None else direction * slope
 
-        slopes = ParameterVector.lazy(self.registry.ids, along)
+        slopes = x.over(self.registry.ids).made(along)
         if self.clip == 1:
             return slopes
         # The factor itself falls as Ȳ grows.
@@ -122,16 +123,17 @@ class NextStep:
     def _slopes(self) -> LazyTensors:
         """∂Δθ/∂(clipped Ȳ), coordinate by coordinate; None where nothing is stepped."""
 
-        def made(index: int) -> Tensor | None:
-            parameter = self.registry.parameters[index]
-            pieces = [ours.slope for _, ours in self._pieces(index, wide(parameter.dtype))]
-            return torch.cat(pieces).view_as(parameter) if pieces else None
+        def made(share: Share) -> Tensor | None:
+            rows = share.of(self.registry.parameters[share.parameter])
+            pieces = [ours.slope for _, ours in self._pieces(share, wide(rows.dtype))]
+            return torch.cat(pieces).view_as(rows) if pieces else None
 
-        return LazyTensors(lru_cache(maxsize=1)(made), len(self.registry))
+        return LazyTensors(lru_cache(maxsize=1)(made), self.registry.parameters)
 
-    def _landed(self, index: int) -> Tensor:
-        """One parameter of θ⁺, not to be written into."""
-        return self._landed_together(self._together[index])[index]
+    def _landed(self, share: Share) -> Tensor:
+        """A share of θ⁺, not to be written into."""
+        together = map(Share, self._together[share.parameter]) if share.whole else [share]
+        return self._landed_together(tuple(together))[share.parameter]
 
     @cached_property
     def _together(self) -> list[range]:
@@ -147,23 +149,23 @@ class NextStep:
         return [range(*ends) for ends in pairwise([*starts, len(parameters)]) for _ in range(*ends)]
 
     @cached_property
-    def _landed_together(self) -> Callable[[range], dict[int, Tensor]]:
+    def _landed_together(self) -> Callable[[tuple[Share, ...]], dict[int, Tensor]]:
         return lru_cache(maxsize=1)(self._stepped)
 
-    def _stepped(self, together: range) -> dict[int, Tensor]:
-        """These parameters of θ⁺, new tensors."""
+    def _stepped(self, together: tuple[Share, ...]) -> dict[int, Tensor]:
+        """These shares of θ⁺, one of a parameter, by the parameter's index; new tensors."""
         landings: dict[int, Tensor] = {}
         pieces: list[tuple[nn.Parameter, AdamMoments | None]] = []
-        rule = self.state.rules[self.registry.names[together.start]]
-        for index in together:
-            parameter, y = self.registry.parameters[index], self.mean_y.tensors[index]
-            dtype = wide(parameter.dtype)
-            landing = parameter.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
-            landings[index] = landing
+        rule = self.state.rules[self.registry.names[together[0].parameter]]
+        for share in together:
+            rows, y = share.of(self.registry.parameters[share.parameter].detach()), self.mean_y.share(share)
+            dtype = wide(rows.dtype)
+            landing = rows.to(dtype, copy=True, memory_format=torch.contiguous_format)
+            landings[share.parameter] = landing
             if y is None:
                 continue
-            gradient, moments = y.flatten(), self.state.moments.get(self.registry.names[index])
-            for at in _pieces_of(parameter):
+            gradient, moments = y.flatten(), self._moments(share)
+            for at in _pieces_of(rows):
                 piece = nn.Parameter(landing.view(-1)[at])
                 piece.grad = gradient[at].to(dtype) * (1.0 if rule.maximize else -1.0)
                 pieces.append((piece, _piece(moments, at)))
@@ -178,15 +180,18 @@ class NextStep:
             clip_grads_with_norm_([piece for piece, _ in pieces], self.limit, self.total_norm)
             _step(pieces, rule)
 
-    def _pieces(self, index: int, dtype: torch.dtype) -> Iterator[tuple[slice, _Coordinates]]:
-        """One parameter's step, by pieces; nothing where it is not stepped."""
-        y = self.mean_y.tensors[index]
+    def _moments(self, share: Share) -> AdamMoments | None:
+        moments = self.state.moments.get(self.registry.names[share.parameter])
+        return None if moments is None else _cut(moments, share.of)
+
+    def _pieces(self, share: Share, dtype: torch.dtype) -> Iterator[tuple[slice, _Coordinates]]:
+        """A share of a parameter's step, by pieces; nothing where it is not stepped."""
+        y = self.mean_y.share(share)
         if y is None:
             return
-        name, parameter = self.registry.names[index], self.registry.parameters[index]
-        theta, gradient = parameter.detach().flatten(), y.flatten()
-        rule, moments = self.state.rules[name], self.state.moments.get(name)
-        for at in _pieces_of(parameter):
+        theta, gradient = share.of(self.registry.parameters[share.parameter].detach()).flatten(), y.flatten()
+        rule, moments = self.state.rules[self.registry.names[share.parameter]], self._moments(share)
+        for at in _pieces_of(theta):
             yield (
                 at,
                 _Coordinates.of(
@@ -222,20 +227,22 @@ def next_step(
     return NextStep(registry, state, mean_y, max_grad_norm or float("inf"), get_total_norm(norms))
 
 
-def _pieces_of(parameter: nn.Parameter) -> Iterator[slice]:
+def _pieces_of(tensor: Tensor) -> Iterator[slice]:
     """Where to cut it, flattened: Adam's temporaries are several times what it is given."""
-    return (slice(first, first + PIECE) for first in range(0, parameter.numel(), PIECE))
+    return (slice(first, first + PIECE) for first in range(0, tensor.numel(), PIECE))
 
 
 def _piece(moments: AdamMoments | None, at: slice) -> AdamMoments | None:
-    if moments is None:
-        return None
+    return None if moments is None else _cut(moments, lambda tensor: tensor.flatten()[at])
+
+
+def _cut(moments: AdamMoments, part: Callable[[Tensor], Tensor]) -> AdamMoments:
     largest = moments.max_exp_avg_sq
     return replace(
         moments,
-        exp_avg=moments.exp_avg.flatten()[at],
-        exp_avg_sq=moments.exp_avg_sq.flatten()[at],
-        max_exp_avg_sq=None if largest is None else largest.flatten()[at],
+        exp_avg=part(moments.exp_avg),
+        exp_avg_sq=part(moments.exp_avg_sq),
+        max_exp_avg_sq=None if largest is None else part(largest),
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from probe_engine.registry import ParameterVector
+from probe_engine.vectors import ParameterVector
 
 WIDENED = 2**21
 """Numbers in float64 at a time, of all vectors together."""

@@ -9,8 +9,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from probe_engine.registry import LazyTensors, ParameterRegistry, ParameterVector, inner, wide
+from probe_engine.registry import ParameterRegistry
 from probe_engine.types import AdamMoments, OptimizerState
+from probe_engine.vectors import LazyTensors, ParameterVector, Share, inner, share_of, wide
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,12 @@ class Preconditioner:
         if self.ids != vector.ids:
             raise ValueError("preconditioner and vector are over different parameter objects")
 
-        def made(index: int) -> Tensor | None:
-            v = vector.tensors[index]
-            p = None if v is None else self.diagonal[index]
+        def made(share: Share) -> Tensor | None:
+            v = vector.share(share)
+            p = None if v is None else share_of(self.diagonal, share)
             return v if v is None or p is None else operation(v, p)
 
-        return ParameterVector.lazy(vector.ids, made)
+        return vector.made(made)
 
 
 def preconditioner(registry: ParameterRegistry, state: OptimizerState) -> Preconditioner:
@@ -66,7 +67,8 @@ def stale_ratio(
     """
     fresh = _build(registry, state, p.fallbacks, mean_y)
     before = after = 0.0
-    for y, frozen, now in zip(mean_y.tensors, p.diagonal, fresh.diagonal, strict=True):
+    for share in mean_y.shares:
+        y, frozen, now = mean_y.share(share), share_of(p.diagonal, share), share_of(fresh.diagonal, share)
         if y is not None and frozen is not None and now is not None:
             before += inner(moved := frozen * y, moved)
             after += inner(moved := now * y, moved)
@@ -82,15 +84,15 @@ def _build(
     beta2 = state.betas[1]
     known = {name: state.moments[name] for name in set(registry.names).difference(fallbacks)}
 
-    def diagonal(index: int) -> Tensor | None:
-        parameter, moments = registry.parameters[index], known.get(registry.names[index])
+    def diagonal(share: Share) -> Tensor | None:
+        parameter, moments = registry.parameters[share.parameter], known.get(registry.names[share.parameter])
         if moments is None:
             return None
         device, dtype = parameter.device, wide(parameter.dtype)
-        v, step = moments.under_root.to(device, dtype), moments.step
-        fresh = None if gradient is None else gradient.tensors[index]
+        v, step = share.of(moments.under_root).to(device, dtype), moments.step
+        fresh = None if gradient is None else gradient.share(share)
         if fresh is not None:
-            now = beta2 * moments.exp_avg_sq.to(device, dtype) + (1 - beta2) * fresh.square()
+            now = beta2 * share.of(moments.exp_avg_sq).to(device, dtype) + (1 - beta2) * fresh.square()
             v = now if moments.max_exp_avg_sq is None else torch.maximum(v, now)
             step += 1
         root: Tensor = (v / (1 - beta2**step)).sqrt_()
@@ -98,8 +100,8 @@ def _build(
 
     return Preconditioner(
         registry.ids,
-        # Several directions in a row ask for the same parameter's.
-        LazyTensors(lru_cache(maxsize=1)(diagonal), len(registry)),
+        # Several directions in a row ask for the same share.
+        LazyTensors(lru_cache(maxsize=1)(diagonal), registry.parameters),
         fallbacks,
     )
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from probe_engine.model.autocast import outside_autocast
 from probe_engine.model.sharding import reshard
-from probe_engine.registry import wide
+from probe_engine.vectors import wide
 
 
 @contextmanager

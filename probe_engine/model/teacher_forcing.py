@@ -21,7 +21,8 @@ from probe_engine.estimators.token_statistics import (
     token_statistics,
 )
 from probe_engine.model.sharding import reshard
-from probe_engine.registry import unwrapped, wide
+from probe_engine.registry import unwrapped
+from probe_engine.vectors import wide
 
 Side = Literal["left", "right"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from probe_engine.model.preconditioner import Preconditioner
 from probe_engine.model.unit_gradients import UnitGradients, UnitObjective
-from probe_engine.registry import ParameterVector
+from probe_engine.vectors import ParameterVector
 
 SCALES = (2.0**12, 2.0**8, 2.0**4)
 """Powers of two, the largest first: one of them keeps large gradients finite."""

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
-from probe_engine.registry import ParameterRegistry, ParameterVector
+from probe_engine.registry import ParameterRegistry
+from probe_engine.vectors import ParameterVector
 
 
 @contextmanager
@@ -22,10 +23,11 @@ def virtual_step(registry: ParameterRegistry, step: ParameterVector) -> Iterator
         ValueError: the step was built for other parameter objects.
     """
     with _restored(registry, step):
-        for parameter, delta in zip(registry.parameters, step.tensors, strict=True):
+        for share in step.shares:
+            parameter, delta = registry.parameters[share.parameter], step.share(share)
             if delta is not None:
                 with torch.no_grad():
-                    parameter.add_(delta.to(parameter.dtype))
+                    share.of(parameter).add_(delta.to(parameter.dtype))
         yield
 
 
@@ -41,10 +43,10 @@ def landed(registry: ParameterRegistry, landing: ParameterVector) -> Iterator[No
         ValueError: the landing is of other parameter objects.
     """
     with _restored(registry, landing):
-        for parameter, new in zip(registry.parameters, landing.tensors, strict=True):
-            if new is not None:
+        for share in landing.shares:
+            if (new := landing.share(share)) is not None:
                 with torch.no_grad():
-                    parameter.copy_(new)
+                    share.of(registry.parameters[share.parameter]).copy_(new)
         yield
 
 

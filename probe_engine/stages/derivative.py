@@ -26,11 +26,11 @@ from probe_engine.model.preserving import in_float32
 from probe_engine.model.unit_gradients import Measurement, UnitGradients, UnitObjective
 from probe_engine.model.unit_gradients.received import measured_together
 from probe_engine.model.virtual_step import virtual_step
-from probe_engine.registry import ParameterVector
 from probe_engine.report import DerivativeTest
 from probe_engine.stages.samples import samples
 from probe_engine.stages.scorings import widened
 from probe_engine.types import Policy
+from probe_engine.vectors import ParameterVector
 
 CLOSER = 32
 """How much nearer a departure from 1 is looked at again. A ReLU kink in reach of ±ε made 0.993 of 1 at ε

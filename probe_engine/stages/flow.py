@@ -149,7 +149,7 @@ def flow(
     expected = len(registry) - len(checks.fresh_adapter_parameters(registry))
     seen = None if arrived.measured is None else Gradients.of(arrived.measured)
     del arrived
-    squares = GradientSquares(len(registry)) if thorough and order_in_question(policy.optimizer) else None
+    squares = GradientSquares(registry) if thorough and order_in_question(policy.optimizer) else None
     if thorough or seen is None or not seen.complete(expected):
         # Groups whose advantages differ come first: the others have Y = 0 and show nothing of it.
         informative = sorted(units, key=lambda unit: not bool(unit.advantages.any()))

@@ -25,7 +25,6 @@ from probe_engine.model.workload import (
     largest_pass,
     scored_tokens,
 )
-from probe_engine.registry import wide
 from probe_engine.report import Cost, Forecast, Observed
 from probe_engine.spec import Method, RunSpec
 from probe_engine.stages import Stage
@@ -33,6 +32,7 @@ from probe_engine.stages.memory import loaded_sizes
 from probe_engine.stages.meter import Meter
 from probe_engine.stages.scorings import scorings, steps_taken, widened
 from probe_engine.types import Extent, Policy
+from probe_engine.vectors import wide
 
 RUN_VECTORS, UNIT_VECTORS = 40, 10
 """How many ‖P·Y‖ a run and each of its units take in going through all parameters: matters where all weights

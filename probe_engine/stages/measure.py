@@ -19,7 +19,7 @@ from probe_engine.model.preconditioner import Preconditioner, stale_ratio
 from probe_engine.model.sharding import is_sharded
 from probe_engine.model.unit_gradients import UnitGradients, UnitObjective
 from probe_engine.model.unit_gradients.received import UnitSums
-from probe_engine.registry import ParameterRegistry, ParameterVector, wide
+from probe_engine.registry import ParameterRegistry
 from probe_engine.report import Forecast, GradientFlow, MethodInfo
 from probe_engine.spec import StepKind, XEstimator, XForm
 from probe_engine.stages import Stage
@@ -31,6 +31,7 @@ from probe_engine.stages.own_step import is_known, max_grad_norm, step_on
 from probe_engine.stages.panel import of_sums
 from probe_engine.stages.unit_dots import FirstPass, OwnDirections, from_kept, from_pairs, grown, second_pass
 from probe_engine.types import OptimizerState, Policy, Role
+from probe_engine.vectors import ParameterVector, wide
 
 CHEAP_VECTORS = 10_000_000
 """Numbers in all kept X below which pairwise products are brought up to date with every unit."""
@@ -98,7 +99,7 @@ def measure(
 
     kept = {form: PairwiseDots() for form in forms}
     every = _growth_step(len(units), registry.numel)
-    squares = GradientSquares(len(registry)) if order_in_question(policy.optimizer) else None
+    squares = GradientSquares(registry) if order_in_question(policy.optimizer) else None
     roles = [u.unit.role for u in units]
     unit_sums = UnitSums(registry, p, roles, keep=keep, rao_blackwell=rao_blackwell, squares=squares)
     passed: list[FirstPass] = []

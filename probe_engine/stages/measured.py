@@ -10,11 +10,11 @@ from torch import Tensor
 from probe_engine.estimators.token_statistics import TokenStatistics
 from probe_engine.model.preconditioner import Preconditioner
 from probe_engine.model.unit_gradients import UnitObjective
-from probe_engine.registry import ParameterVector
 from probe_engine.report import Forecast, UnitRow
 from probe_engine.spec import XForm
 from probe_engine.stages.own_step import OwnStep
 from probe_engine.types import Role, UnitScalars
+from probe_engine.vectors import ParameterVector
 
 ROLES: tuple[Role, Role] = ("E", "U")
 

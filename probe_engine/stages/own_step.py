@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from probe_engine.model.next_step import NextStep, StepParts, next_step
-from probe_engine.registry import ParameterVector
 from probe_engine.types import Policy
+from probe_engine.vectors import ParameterVector
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from probe_engine.registry import Summary
 from probe_engine.report import GradientFlow
+from probe_engine.vectors import Summary
 
 
 def of_sums(panel: GradientFlow, x: Summary, y: Summary, py: Summary) -> GradientFlow:

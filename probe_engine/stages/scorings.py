@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from probe_engine.model.unit_gradients import UnitObjective
-from probe_engine.registry import wide
 from probe_engine.spec import StepKind
 from probe_engine.stages.own_step import is_known
 from probe_engine.stages.sweep import OTHER_SCALES
 from probe_engine.types import Policy
+from probe_engine.vectors import wide
 
 
 def steps_taken(policy: Policy, steps: Collection[StepKind]) -> list[StepKind]:

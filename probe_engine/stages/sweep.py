@@ -10,12 +10,13 @@ from probe_engine.estimators.importance import matched
 from probe_engine.estimators.sweep import SCALES, Reach, sweep_of
 from probe_engine.model.unit_gradients import UnitGradients
 from probe_engine.model.virtual_step import virtual_step
-from probe_engine.registry import ParameterRegistry, ParameterVector
+from probe_engine.registry import ParameterRegistry
 from probe_engine.report import Sweep
 from probe_engine.spec import StepKind, XForm
 from probe_engine.stages import Stage
 from probe_engine.stages.meter import Meter
 from probe_engine.stages.samples import Evaluated, Scores
+from probe_engine.vectors import ParameterVector
 
 OTHER_SCALES = tuple(scale for scale in SCALES if scale != 1)
 """What is scored besides the step itself."""

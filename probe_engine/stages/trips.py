@@ -10,13 +10,13 @@ from typing import Literal
 
 from probe_engine.estimators.ustatistics import v_statistic
 from probe_engine.model.virtual_step import landed, virtual_step
-from probe_engine.registry import ParameterVector
 from probe_engine.report import AdamwEstimate, Estimates, SplitEstimate, XEstimates
 from probe_engine.spec import StepKind, XForm
 from probe_engine.stages.contributions import dots_with_sums, row_dots
 from probe_engine.stages.measured import ROLES, Measured
 from probe_engine.stages.own_step import step_on
 from probe_engine.types import Policy, Role
+from probe_engine.vectors import ParameterVector
 
 Pairing = Literal["held_out", "same_batch"]
 

@@ -17,7 +17,6 @@ from probe_engine.model.next_step import NextStep
 from probe_engine.model.pairwise import PairwiseDots
 from probe_engine.model.preconditioner import Preconditioner
 from probe_engine.model.unit_gradients import Scored, UnitGradients
-from probe_engine.registry import ParameterVector
 from probe_engine.report import Histograms, UnitRow
 from probe_engine.spec import XForm
 from probe_engine.stages import Stage
@@ -27,6 +26,7 @@ from probe_engine.stages.meter import Meter
 from probe_engine.stages.own_step import OwnStep
 from probe_engine.stages.rows import unit_row
 from probe_engine.types import Role, UnitScalars
+from probe_engine.vectors import ParameterVector
 
 
 @dataclass(frozen=True)

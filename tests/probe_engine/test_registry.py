@@ -8,16 +8,8 @@ import pytest
 import tiny
 import torch
 
-from probe_engine.registry import (
-    BLOCK,
-    FEW_BLOCKS,
-    PIECE,
-    ParameterRegistry,
-    ParameterVector,
-    dots,
-    inner,
-    unwrapped,
-)
+from probe_engine.registry import ParameterRegistry, unwrapped
+from probe_engine.vectors import BLOCK, FEW_BLOCKS, PIECE, ParameterVector, Share, dots, inner
 
 
 def test_a_tied_head_is_listed_once() -> None:
@@ -73,12 +65,12 @@ def test_vectors_over_other_objects_do_not_mix() -> None:
 def test_what_is_made_of_vectors_is_made_when_it_is_asked_for() -> None:
     asked: list[int] = []
 
-    def ones(index: int) -> torch.Tensor | None:
-        asked.append(index)
-        return None if index == 1 else torch.full((3,), float(index))
+    def ones(share: Share) -> torch.Tensor | None:
+        asked.append(share.parameter)
+        return None if share.parameter == 1 else torch.full((3,), float(share.parameter))
 
-    vector = ParameterVector.lazy((10, 11, 12), ones)
-    held = ParameterVector(vector.ids, (torch.ones(3), torch.ones(3), None))
+    held = ParameterVector((10, 11, 12), (torch.ones(3), torch.ones(3), None))
+    vector = held.made(ones)
     made = vector.scaled(2.0).plus(held, -1.0)
     assert not asked
     assert [t.tolist() for t in made.tensors] == [[-1.0] * 3, [-1.0] * 3, [4.0] * 3]

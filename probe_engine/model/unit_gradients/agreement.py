@@ -12,7 +12,7 @@ from probe_engine.model.unit_gradients.interface import Measurement, UnitGradien
 from probe_engine.model.unit_gradients.loop import Loop
 from probe_engine.model.unit_gradients.objective import UnitObjective
 from probe_engine.model.unit_gradients.received import measured_together
-from probe_engine.registry import ParameterVector
+from probe_engine.vectors import ParameterVector
 
 NOTHING_LEFT = 0.1
 """Share of X's weights that rounding of S may change: beyond it they are differences of nearly equal S."""

@@ -19,7 +19,7 @@ from probe_engine.model.unit_gradients.interface import Dots, Measurement, Resco
 from probe_engine.model.unit_gradients.loop import Loop
 from probe_engine.model.unit_gradients.objective import UnitObjective, chunks
 from probe_engine.model.unit_gradients.unit_by_unit import UnitByUnit
-from probe_engine.registry import ParameterVector
+from probe_engine.vectors import ParameterVector
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,15 @@ from torch import Tensor
 
 from probe_engine.estimators.token_statistics import TokenScores, TokenStatistics
 from probe_engine.model.unit_gradients.objective import UnitObjective
-from probe_engine.registry import ParameterVector
+from probe_engine.vectors import ParameterVector, Share
 
-Receive = Callable[[int, Sequence[int], Tensor, Tensor], None]
-"""Takes one parameter's share of X and Y: its index in the registry, the units by number, and two tensors
-[units, *parameter.shape] in float32 or wider. Where nothing is said, there is no gradient (None)."""
+Receive = Callable[[Share, Sequence[int], Tensor, Tensor], None]
+"""Takes a share of X and Y, a parameter or some rows of it: which, the units by number, and two tensors
+[units, *share's shape] in float32 or wider, which are the receiver's. Where nothing is said, there is no
+gradient (None)."""
 
-ReceiveX = Callable[[int, Sequence[int], Tensor], None]
-"""Takes one parameter's share of X of (2b), after that of X and Y of the same units."""
+ReceiveX = Callable[[Share, Sequence[int], Tensor], None]
+"""Takes a share of X of (2b), after X and Y of the same units and parameter."""
 
 Passed = Callable[[int], object]
 """Is told how many tokens a forward pass, or what it was for, has just got done: units of one pass come out
@@ -115,8 +116,8 @@ class UnitGradients(Protocol):
     ) -> Iterator[Scored]:
         """First pass over all units, numbered as they come, in their order.
 
-        A unit is yielded once `receive` has got all of it: the share of each parameter whole, and once. X of
-        (2b) is computed where there is a `receive_rb` for it.
+        A unit is yielded once `receive` has got all of it: each parameter once, whole or its rows in their
+        order. X of (2b) is computed where there is a `receive_rb` for it.
         """
         ...
 

@@ -24,7 +24,9 @@ from probe_engine.model.teacher_forcing import (
 from probe_engine.model.unit_gradients.interface import Dots, Measurement, Rescored, Scored
 from probe_engine.model.unit_gradients.objective import UnitObjective, chunks
 from probe_engine.model.unit_gradients.unit_by_unit import UnitByUnit
-from probe_engine.registry import ParameterRegistry, ParameterVector, wide
+from probe_engine.model.unit_gradients.vector_sum import VectorSum
+from probe_engine.registry import ParameterRegistry
+from probe_engine.vectors import ParameterVector, wide
 
 T = TypeVar("T")
 
@@ -168,30 +170,3 @@ class Loop(UnitByUnit):
         return ParameterVector(
             self.registry.ids, tuple(None if g is None else g.to(wide(g.dtype)) for g in gradients)
         )
-
-
-class VectorSum:
-    """A running sum of vectors; a parameter that never had a gradient stays None."""
-
-    def __init__(self, registry: ParameterRegistry) -> None:
-        self._ids = registry.ids
-        self._tensors: list[Tensor | None] = [None] * len(registry)
-
-    def add(self, vector: ParameterVector, scale: float = 1.0) -> None:
-        """Adds `scale · vector`, accumulated in the vector's own (wide) dtype."""
-        for index, tensor in enumerate(vector.tensors):
-            if tensor is not None:
-                self.add_one(index, tensor, scale)
-
-    def add_one(self, index: int, tensor: Tensor, scale: float = 1.0) -> None:
-        """Adds `scale ·` one parameter's."""
-        mine = self._tensors[index]
-        if mine is None:
-            self._tensors[index] = tensor * scale
-        else:
-            mine.add_(tensor, alpha=scale)
-
-    @property
-    def total(self) -> ParameterVector:
-        """The sum so far."""
-        return ParameterVector(self._ids, tuple(self._tensors))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,43 +20,44 @@ from probe_engine.model.unit_gradients.interface import (
     UnitGradients,
 )
 from probe_engine.model.unit_gradients.objective import UnitObjective
-from probe_engine.registry import PIECE, ParameterRegistry, ParameterVector, dots
+from probe_engine.model.unit_gradients.vector_sum import VectorSum
+from probe_engine.registry import ParameterRegistry
 from probe_engine.spec import XForm
 from probe_engine.types import Role
+from probe_engine.vectors import PIECE, ParameterVector, Share, dots, share_of
 
 
 class UnitVectors:
     """X_u and Y_u, summed over what arrives of them."""
 
     def __init__(self, registry: ParameterRegistry) -> None:
-        self._ids = registry.ids
-        self._x, self._y, self._x_rb = (defaultdict[int, dict[int, Tensor]](dict) for _ in range(3))
+        self._x, self._y, self._x_rb = (_by_unit(registry) for _ in range(3))
 
-    def __call__(self, parameter: int, units: Sequence[int], x: Tensor, y: Tensor) -> None:
+    def __call__(self, share: Share, units: Sequence[int], x: Tensor, y: Tensor) -> None:
         """Adds to the vectors of these units."""
-        _add(self._x, parameter, units, x)
-        _add(self._y, parameter, units, y)
+        _add(self._x, share, units, x)
+        _add(self._y, share, units, y)
 
-    def add_rao_blackwell(self, parameter: int, units: Sequence[int], x_rb: Tensor) -> None:
+    def add_rao_blackwell(self, share: Share, units: Sequence[int], x_rb: Tensor) -> None:
         """Adds to X of (2b) of these units."""
-        _add(self._x_rb, parameter, units, x_rb)
+        _add(self._x_rb, share, units, x_rb)
 
     def of(self, unit: int) -> tuple[ParameterVector, ParameterVector]:
         """X_u and Y_u of this unit."""
-        return self._vector(self._x[unit]), self._vector(self._y[unit])
+        return self._x[unit].total, self._y[unit].total
 
     def rao_blackwell(self, unit: int) -> ParameterVector:
         """X_u of (2b)."""
-        return self._vector(self._x_rb[unit])
-
-    def _vector(self, tensors: dict[int, Tensor]) -> ParameterVector:
-        return ParameterVector(self._ids, tuple(tensors.get(i) for i in range(len(self._ids))))
+        return self._x_rb[unit].total
 
 
-def _add(vectors: dict[int, dict[int, Tensor]], parameter: int, units: Sequence[int], parts: Tensor) -> None:
+def _by_unit(registry: ParameterRegistry) -> dict[int, VectorSum]:
+    return defaultdict(partial(VectorSum, registry))
+
+
+def _add(vectors: Mapping[int, VectorSum], share: Share, units: Sequence[int], parts: Tensor) -> None:
     for unit, part in zip(units, parts, strict=True):
-        mine = vectors[unit].get(parameter)
-        vectors[unit][parameter] = part if mine is None else mine.add_(part)
+        vectors[unit].add_share(share, part, own=True)
 
 
 def measured_together(
@@ -85,8 +87,8 @@ def measured_together(
 class UnitSums:
     """Sums over the units of each role and the dot products of each unit; X_u and P Y_u where they are kept.
 
-    No more than one parameter's share of a unit is needed at a time; but P Y_u waits until X_u of (2b) has
-    come. What depends on X is there once for each form of it: `score` is (2), `rao_blackwell` (2b).
+    No more than a share of a parameter is needed at a time; but P Y_u waits until X_u of (2b) has come.
+    What depends on X is there once for each form of it: `score` is (2), `rao_blackwell` (2b).
     """
 
     def __init__(
@@ -100,36 +102,42 @@ class UnitSums:
         squares: GradientSquares | None = None,
     ) -> None:
         self._p, self._roles, self._squares = p, roles, squares
-        self._ids = registry.ids
-        self._x: dict[XForm, _Sums] = {"score": _Sums(), "rao_blackwell": _Sums()}
-        self._y = _Sums()
+        self._registry = registry
+        self._x: dict[XForm, dict[Role, VectorSum]] = {
+            form: _by_role(registry) for form in ("score", "rao_blackwell")
+        }
+        self._y = _by_role(registry)
         self._dots = {"score": _Rows(len(roles), 4), "rao_blackwell": _Rows(len(roles), 2)}
         """‖X_u‖², X_u·P Y_u, ‖P Y_u‖² and ‖Y_u‖²; the first two for (2b)"""
         self._kept = UnitVectors(registry) if keep else None
-        self._waiting: dict[tuple[int, int], Tensor] | None = {} if rao_blackwell else None
-        """P Y_u, by parameter and unit"""
+        self._waiting = _by_unit(registry) if rao_blackwell else None
+        """P Y_u"""
 
-    def __call__(self, parameter: int, units: Sequence[int], x: Tensor, y: Tensor) -> None:
-        """Takes in one parameter's whole share of X and Y of these units."""
-        diagonal = self._p.diagonal[parameter]
+    def __call__(self, share: Share, units: Sequence[int], x: Tensor, y: Tensor) -> None:
+        """Takes in a share of X and Y of these units."""
+        diagonal = share_of(self._p.diagonal, share)
         py = y if diagonal is None else diagonal * y
-        self._y.add(parameter, self._roles_of(units), y)
-        self._take("score", parameter, units, x, (x, x), (x, py), (py, py), (y, y))
+        self._sum(self._y, share, units, y)
+        self._take("score", share, units, x, (x, x), (x, py), (py, py), (y, y))
         if self._squares is not None:
             for part in y:
-                self._squares.add_one(parameter, part)
+                self._squares.add(share, part)
         if self._kept is not None:
-            self._kept(parameter, units, x, py)
+            self._kept(share, units, x, py)
         if self._waiting is not None:
-            self._waiting |= {(parameter, unit): part for unit, part in zip(units, py, strict=True)}
+            _add(self._waiting, share, units, py)
 
-    def add_rao_blackwell(self, parameter: int, units: Sequence[int], x_rb: Tensor) -> None:
-        """Takes in one parameter's whole share of X of (2b), after that of X and Y."""
+    def add_rao_blackwell(self, share: Share, units: Sequence[int], x_rb: Tensor) -> None:
+        """Takes in a share of X of (2b), after that of X and Y."""
         assert self._waiting is not None
-        py = torch.stack([self._waiting.pop((parameter, unit)) for unit in units])
-        self._take("rao_blackwell", parameter, units, x_rb, (x_rb, x_rb), (x_rb, py))
+        waiting = [self._waiting[unit] for unit in units]
+        py = torch.stack([of_unit.share(share) for of_unit in waiting])
+        self._take("rao_blackwell", share, units, x_rb, (x_rb, x_rb), (x_rb, py))
         if self._kept is not None:
-            self._kept.add_rao_blackwell(parameter, units, x_rb)
+            self._kept.add_rao_blackwell(share, units, x_rb)
+        if share.ends(self._registry.parameters[share.parameter]):
+            for of_unit in waiting:
+                of_unit.drop(share.parameter)
 
     def norms(self, unit: int, form: XForm = "score") -> tuple[float, float, float, float]:
         """‖X_u‖, ‖Y_u‖, ‖P Y_u‖, X_u·P Y_u."""
@@ -144,21 +152,30 @@ class UnitSums:
 
     def x(self, form: XForm = "score") -> dict[Role, ParameterVector]:
         """ΣX by role."""
-        return self._x[form].by_role(self._ids)
+        return _totals(self._x[form])
 
     @property
     def y(self) -> dict[Role, ParameterVector]:
         """ΣY by role."""
-        return self._y.by_role(self._ids)
+        return _totals(self._y)
 
     def _take(
-        self, form: XForm, parameter: int, units: Sequence[int], x: Tensor, *pairs: tuple[Tensor, Tensor]
+        self, form: XForm, share: Share, units: Sequence[int], x: Tensor, *pairs: tuple[Tensor, Tensor]
     ) -> None:
         self._dots[form].add(units, _products(pairs))
-        self._x[form].add(parameter, self._roles_of(units), x)
+        self._sum(self._x[form], share, units, x)
 
-    def _roles_of(self, units: Sequence[int]) -> list[Role]:
-        return [self._roles[unit] for unit in units]
+    def _sum(self, sums: Mapping[Role, VectorSum], share: Share, units: Sequence[int], parts: Tensor) -> None:
+        for unit, part in zip(units, parts, strict=True):
+            sums[self._roles[unit]].add_share(share, part)
+
+
+def _by_role(registry: ParameterRegistry) -> dict[Role, VectorSum]:
+    return {"E": VectorSum(registry), "U": VectorSum(registry)}
+
+
+def _totals(sums: Mapping[Role, VectorSum]) -> dict[Role, ParameterVector]:
+    return {role: vector.total for role, vector in sums.items()}
 
 
 class _Rows:
@@ -181,27 +198,6 @@ class _Rows:
         return (torch.zeros(self._shape) if self._total is None else self._total)[unit].tolist()
 
 
-class _Sums:
-    """Sums over the units of each role."""
-
-    def __init__(self) -> None:
-        self._tensors: dict[Role, dict[int, Tensor]] = {"E": {}, "U": {}}
-
-    def add(self, parameter: int, roles: Sequence[Role], parts: Tensor) -> None:
-        for role, part in zip(roles, parts, strict=True):
-            mine = self._tensors[role]
-            if parameter in mine:
-                mine[parameter] += part
-            else:
-                mine[parameter] = part.clone()
-
-    def by_role(self, ids: tuple[int, ...]) -> dict[Role, ParameterVector]:
-        return {
-            role: ParameterVector(ids, tuple(tensors.get(i) for i in range(len(ids))))
-            for role, tensors in self._tensors.items()
-        }
-
-
 class Contractions:
     """X_u·v and Y_u·v, added up over what arrives of X_u and Y_u."""
 
@@ -216,34 +212,34 @@ class Contractions:
         self._directions = (x_directions, y_directions, x_directions if rao_blackwell else ())
         self._dots = tuple(_Rows(units, len(v)) for v in self._directions)
 
-    def __call__(self, parameter: int, units: Sequence[int], x: Tensor, y: Tensor) -> None:
-        """Adds one parameter's part, or a part of it."""
-        self._add(0, parameter, units, x)
-        self._add(1, parameter, units, y)
+    def __call__(self, share: Share, units: Sequence[int], x: Tensor, y: Tensor) -> None:
+        """Adds what a share brings, or a part of that."""
+        self._add(0, share, units, x)
+        self._add(1, share, units, y)
 
-    def add_rao_blackwell(self, parameter: int, units: Sequence[int], x_rb: Tensor) -> None:
+    def add_rao_blackwell(self, share: Share, units: Sequence[int], x_rb: Tensor) -> None:
         """The same of X of (2b)."""
-        self._add(2, parameter, units, x_rb)
+        self._add(2, share, units, x_rb)
 
     def of(self, unit: int) -> Dots:
         """The unit's dot products."""
         return Dots(*(dots.of(unit) for dots in self._dots))
 
-    def _add(self, kind: int, parameter: int, units: Sequence[int], mine: Tensor) -> None:
-        directions = [direction.tensors[parameter] for direction in self._directions[kind]]
+    def _add(self, kind: int, share: Share, units: Sequence[int], mine: Tensor) -> None:
+        directions = [direction.share(share) for direction in self._directions[kind]]
         if directions:
             zero = mine.new_zeros(())
             self._dots[kind].add(units, _products([(mine, zero if v is None else v) for v in directions]))
 
 
 def handed_over(unit: int, measured: Measurement, receive: Receive, receive_rb: ReceiveX | None) -> None:
-    """Whole vectors of one unit, parameter by parameter; what has no gradient is not mentioned."""
+    """Vectors of one unit, parameter by parameter; what has no gradient is not mentioned."""
     for index, (x, y) in enumerate(zip(measured.x.tensors, measured.y.tensors, strict=True)):
         if x is not None and y is not None:
-            receive(index, [unit], x[None], y[None])
+            receive(Share(index), [unit], x[None], y[None])
             x_rb = None if measured.x_rb is None else measured.x_rb.tensors[index]
             if receive_rb is not None and x_rb is not None:
-                receive_rb(index, [unit], x_rb[None])
+                receive_rb(Share(index), [unit], x_rb[None])
 
 
 def _products(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:

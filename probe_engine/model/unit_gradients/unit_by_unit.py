@@ -20,7 +20,7 @@ from probe_engine.model.unit_gradients.interface import (
 )
 from probe_engine.model.unit_gradients.objective import UnitObjective
 from probe_engine.model.unit_gradients.received import handed_over
-from probe_engine.registry import ParameterVector
+from probe_engine.vectors import ParameterVector
 
 
 class UnitByUnit(ABC):

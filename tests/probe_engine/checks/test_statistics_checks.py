@@ -17,8 +17,8 @@ from probe_engine.checks import statistics as checks
 from probe_engine.checks.preconditioner import fallback_scale
 from probe_engine.estimators.ustatistics import diagonal_share, one_sided, row_means, u_cross, u_statistic
 from probe_engine.model.preconditioner import Preconditioner, preconditioner
-from probe_engine.registry import ParameterVector
 from probe_engine.report import Report
+from probe_engine.vectors import ParameterVector
 
 
 def vectors(B: int = 8, P: int = 5, seed: int = 0, shift: float = 1.5) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,8 @@ from probe_engine.estimators.mapping import (
     best_assignment,
     mapping_correlation,
 )
+from probe_engine.registry import ParameterRegistry
+from probe_engine.vectors import Share, shares
 
 
 def parameter(shape: tuple[int, ...], seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -63,20 +65,35 @@ def test_entries_and_parameters_that_say_nothing_are_skipped():
     assert mapping_correlation([partly], [torch.cat([g, torch.ones(1)])]) == expected
 
 
+def over(*shapes):
+    parameters = tuple(torch.nn.Parameter(torch.zeros(shape)) for shape in shapes)
+    return ParameterRegistry(tuple(map(str, range(len(shapes)))), parameters)
+
+
 def squares(gradients):
-    kept = GradientSquares(len(gradients))
-    kept.add(gradients)
+    kept = GradientSquares(over(*(g.shape for g in gradients)))
+    for index, gradient in enumerate(gradients):
+        kept.add(Share(index), gradient)
     return kept.sampled
 
 
 def test_squares_are_summed_over_gradients_and_a_missing_one_stays_missing():
-    kept = GradientSquares(2)
-    kept.add([torch.tensor([1.0, 2.0]), None])
-    kept.add([torch.tensor([3.0, -4.0]), None])
+    kept = GradientSquares(over(2, 3 * ENTRIES))
+    kept.add(Share(0), torch.tensor([1.0, 2.0]))
+    kept.add(Share(0), torch.tensor([3.0, -4.0]))
     assert kept.sampled[0].tolist() == [10.0, 20.0]
     assert kept.sampled[1] is None
-    kept.add([torch.zeros(2), torch.ones(3 * ENTRIES)])
+    kept.add(Share(1), torch.ones(3 * ENTRIES))
     assert len(kept.sampled[1]) == ENTRIES
+
+
+def test_squares_of_rows_are_those_of_the_whole_parameter():
+    _, gradient = parameter((300, 7, 5), 0)
+    by_rows = GradientSquares(over(gradient.shape))
+    for share in shares(0, gradient, numbers=1000):
+        assert not share.whole
+        by_rows.add(share, share.of(gradient))
+    assert torch.equal(by_rows.sampled[0], squares([gradient])[0])
 
 
 def test_the_best_assignment_is_that_of_trying_all():

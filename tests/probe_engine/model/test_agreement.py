@@ -24,8 +24,8 @@ from probe_engine.model.unit_gradients import (
 )
 from probe_engine.model.unit_gradients.agreement import Agreement, agreement
 from probe_engine.model.unit_gradients.received import measured_together
-from probe_engine.registry import ParameterVector
 from probe_engine.types import Policy
+from probe_engine.vectors import ParameterVector
 
 F32 = torch.float32
 

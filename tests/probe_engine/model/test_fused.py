@@ -25,7 +25,7 @@ from probe_engine.model.unit_gradients.fused import packing, reverse
 from probe_engine.model.unit_gradients.fused.packing import PASS_TOKENS, rectangles
 from probe_engine.model.unit_gradients.fused.places import Places
 from probe_engine.model.unit_gradients.fused.tape import Tape
-from probe_engine.registry import ParameterVector
+from probe_engine.vectors import ParameterVector
 
 pytestmark = pytest.mark.filterwarnings("ignore:The following .*_pattern keys")  # peft on tensors of experts
 

@@ -12,8 +12,9 @@ from torch import nn
 
 from probe_engine.model import next_step as module
 from probe_engine.model.next_step import NextStep, next_step
-from probe_engine.registry import PIECE, ParameterRegistry, ParameterVector
+from probe_engine.registry import ParameterRegistry
 from probe_engine.types import AdamMoments, OptimizerState, StepRule
+from probe_engine.vectors import PIECE, ParameterVector
 
 CLIPPED, FREE = 0.05, 1e9
 

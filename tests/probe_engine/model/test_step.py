@@ -12,8 +12,9 @@ import torch
 from probe_engine.model.preconditioner import preconditioner, stale_ratio
 from probe_engine.model.preserving import in_float32, preserved
 from probe_engine.model.virtual_step import landed, virtual_step
-from probe_engine.registry import ParameterRegistry, ParameterVector
+from probe_engine.registry import ParameterRegistry
 from probe_engine.types import AdamMoments, OptimizerState
+from probe_engine.vectors import ParameterVector
 
 
 def vector(registry: ParameterRegistry, seed: int = 0) -> ParameterVector:

@@ -15,7 +15,7 @@ from probe_engine.checks.numerics import small_gradients
 from probe_engine.model.preconditioner import Preconditioner
 from probe_engine.model.underflow import underflow
 from probe_engine.model.unit_gradients import Measurement, UnitObjective, objectives, unit_gradients
-from probe_engine.registry import ParameterVector
+from probe_engine.vectors import ParameterVector
 
 ENTRIES = np.logspace(-9, 1, 41)
 """Per λ: from far below float16's smallest number to the middle of its range."""

@@ -17,9 +17,10 @@ from probe_engine import probe
 from probe_engine.errors import UsageError
 from probe_engine.model.unit_gradients import Fused, UnitObjective, objectives
 from probe_engine.model.unit_gradients.received import UnitVectors
-from probe_engine.registry import ParameterRegistry, ParameterVector
+from probe_engine.registry import ParameterRegistry
 from probe_engine.report import Report
 from probe_engine.types import Batch, Group, Response, Unit
+from probe_engine.vectors import ParameterVector
 
 L_MAX = 7
 LR = 1e-3

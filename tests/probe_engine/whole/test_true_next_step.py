@@ -25,14 +25,14 @@ from written import drained
 from probe_engine import doctor, probe
 from probe_engine.model.preserving import preserved
 from probe_engine.model.unit_gradients import objectives, unit_gradients
-from probe_engine.model.unit_gradients.loop import VectorSum
-from probe_engine.registry import ParameterVector
+from probe_engine.model.unit_gradients.vector_sum import VectorSum
 from probe_engine.report import RealizedRow, Report
 from probe_engine.spec import RunSpec
 from probe_engine.stages.load import load
 from probe_engine.stages.own_step import step_on
 from probe_engine.stages.rollouts import rollouts
 from probe_engine.types import Batch, Policy
+from probe_engine.vectors import ParameterVector
 
 EOS, L_MAX = 1, 12
 SOME = 4

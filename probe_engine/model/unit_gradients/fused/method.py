@@ -37,7 +37,8 @@ from probe_engine.model.unit_gradients.interface import (
 )
 from probe_engine.model.unit_gradients.objective import UnitObjective
 from probe_engine.model.unit_gradients.received import Contractions, UnitVectors, handed_over
-from probe_engine.registry import ParameterRegistry, ParameterVector
+from probe_engine.registry import ParameterRegistry
+from probe_engine.vectors import ParameterVector
 
 T = TypeVar("T")
 

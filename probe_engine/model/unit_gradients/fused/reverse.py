@@ -20,14 +20,16 @@ from torch import Tensor
 from probe_engine.model.unit_gradients.fused.rules import Asked
 from probe_engine.model.unit_gradients.fused.slots import Parts
 from probe_engine.model.unit_gradients.fused.tape import Anchor, RuledCall, Tape
-from probe_engine.registry import ParameterRegistry, wide
+from probe_engine.registry import ParameterRegistry
+from probe_engine.vectors import Share, shares, wide
 
 T = TypeVar("T")
 
 FORMED_NUMBERS = 2**24
-"""A parameter's gradients, of single slots and of units, are formed about this many numbers at a time."""
-CACHED_NUMBERS = 2**20
-"""Those of single slots on a CPU, whose cache should hold them until they are summed up."""
+"""A parameter's gradients are formed about this many numbers at a time, of all units together."""
+CACHED_NUMBERS, CACHED_SLOTS = 2**22, 2**20
+"""On a CPU, whose caches should hold those of units until they are multiplied, and those of single slots
+until they are summed up."""
 FOLDED_TOKENS = 128
 """Up to so many tokens a slot, on average, a matrix's gradients are summed up within the products: δ xᵀ once
 for each kind, with x weighted, is quicker than once for each slot and sums over what comes."""
@@ -54,35 +56,33 @@ class Pass:
         """Of a tape, by the unit of each sequence, [N]."""
         return cls(tape, root, w, tape.slots.units(units), tape.slots.weights(w))
 
-    def parts(self, start: int, stop: int, delta: Tensor) -> tuple[Parts, Tensor]:
-        """What takes out the parts of the m slots of some of the units, and their weights,
-        [k, stop − start, m], where δ is and as wide as its products."""
+    def parts(self, delta: Tensor) -> tuple[Parts, Tensor]:
+        """What takes out the slots' parts, and their weights, where δ is and as wide as its products."""
         device, dtype = delta.device, wide(delta.dtype)
 
         def made() -> tuple[Parts, Tensor]:
-            at = ((self.units >= start) & (self.units < stop)).nonzero().squeeze(-1)
-            weights = self.weights[:, start:stop][..., at].to(device, dtype)
-            return self.tape.slots.parts(at, device), weights
+            every = torch.arange(len(self.units))
+            return self.tape.slots.parts(every, device), self.weights.to(device, dtype)
 
-        return self._once(("parts", start, stop, device, dtype), made)
+        return self._once(("parts", device, dtype), made)
 
     def folds(self, delta: Tensor) -> bool:
         """Whether slots are so short that they are summed up within the products."""
         return delta.shape[:-1].numel() <= FOLDED_TOKENS * len(self.units)
 
-    def together(self, start: int, stop: int, delta: Tensor) -> tuple[Parts, list[list[Tensor]]]:
-        """What takes out all of each of some units at once, and so what each position weighs in its unit's
-        gradient of each kind, [1, t, 1] a unit."""
+    def together(self, delta: Tensor) -> tuple[Parts, list[list[Tensor]]]:
+        """What takes out all of each unit at once, and so what each position weighs in its unit's gradient
+        of each kind, [1, t, 1] a unit."""
         device, dtype = delta.device, wide(delta.dtype)
 
         def made() -> tuple[Parts, list[list[Tensor]]]:
-            units = [(self.units == unit).nonzero().squeeze(-1) for unit in range(start, stop)]
+            units = [(self.units == unit).nonzero().squeeze(-1) for unit in range(self.weights.shape[1])]
             of_units = self.tape.slots.together(units)
             ones = delta.new_ones(*delta.shape[:-1], 1, dtype=dtype)
             by_kind = [self.tape.slots.weighted(ones, of_kind) for of_kind in self.weights.sum(1)]
             return of_units, [of_units(weights) for weights in by_kind]
 
-        return self._once(("together", start, stop, device, dtype, delta.shape[:-1]), made)
+        return self._once(("together", device, dtype, delta.shape[:-1]), made)
 
     def _once(self, key: Hashable, made: Callable[[], T]) -> T:
         """All parameters ask for the same."""
@@ -100,13 +100,13 @@ def reverse(
     *,
     again: bool,
 ) -> set[int]:
-    """Hands each parameter's share of the gradients to `receive`, once for each unit that has one.
+    """Hands the gradients to `receive`, share by share, each once for each unit that has one.
 
     Args:
         registry: the parameters.
         passes: of all sequences that are to be summed over.
         units: the window's units, as `receive` knows them.
-        receive: takes a parameter's index, some of the units and k tensors [units, *parameter.shape].
+        receive: takes a share of a parameter, some of the units and k tensors [units, *share's shape].
         again: whether the tapes are needed for another reverse pass; else they are used up.
 
     Returns:
@@ -198,26 +198,25 @@ class _Forming:
     @torch.no_grad()
     def _form(self, index: int) -> None:
         uses, parameter = self._uses.pop(index), self._registry.parameters[index]
-        size = max(1, FORMED_NUMBERS // max(1, parameter.numel()))
-        for first in range(0, len(self._units), size):
-            group = slice(first, min(first + size, len(self._units)))
-            shape = torch.Size((group.stop - group.start, *parameter.shape))
+        numbers = CACHED_NUMBERS if parameter.device.type == "cpu" else FORMED_NUMBERS
+        for share in shares(index, parameter, numbers // len(self._units)):
+            shape = torch.Size((len(self._units), *share.of(parameter).shape))
             totals: list[Tensor] = []
             for call, each in reversed(uses):  # a head before the embedding that it is: that writes few rows
-                totals = _added(call, each, group, id(parameter), shape, totals)
+                totals = _added(call, each, share, id(parameter), shape, totals)
             if not totals:
                 dtype = wide(parameter.dtype)
                 totals = [parameter.new_zeros(shape, dtype=dtype) for _ in range(self._kinds)]
-            self._receive(index, self._units[group], *totals)
+            self._receive(share, self._units, *totals)
         for call, _ in uses:
             call.release(id(parameter), again=self._again)
 
 
 def _added(
-    call: RuledCall, each: Pass, group: slice, key: int, shape: torch.Size, totals: list[Tensor]
+    call: RuledCall, each: Pass, share: Share, key: int, shape: torch.Size, totals: list[Tensor]
 ) -> list[Tensor]:
-    """With what one use gives: each kind of gradient of a group of units, [units, *parameter.shape] apiece,
-    added up in place.
+    """With what one use gives: each kind of gradient of the units, [units, *share's shape] apiece, added up
+    in place.
 
     No totals stand for zeros.
     """
@@ -229,20 +228,17 @@ def _added(
     apart = not totals or totals[0].device != delta.device
     mine = [delta.new_empty(shape, dtype=wide(delta.dtype)) for _ in each.weights] if apart else totals
     if len(shape) > 2 and each.folds(delta):
-        of_units, weights = each.together(group.start, group.stop, delta)
+        of_units, weights = each.together(delta)
         for total, of_kind in zip(mine, weights, strict=True):
-            adds(Asked(of_units, slice(0, length), total, fresh=apart, weights=of_kind))
+            adds(Asked(of_units, share.start, total, fresh=apart, weights=of_kind))
     else:
-        parts, of_slots = each.parts(group.start, group.stop, delta)
-        slots, numel = of_slots.shape[-1], shape[1:].numel()
-        if not slots:
-            return totals
-        numbers = CACHED_NUMBERS if delta.device.type == "cpu" else FORMED_NUMBERS
-        step = max(1, numbers * length // (slots * max(1, numel)))
+        parts, of_slots = each.parts(delta)
+        numbers = CACHED_SLOTS if delta.device.type == "cpu" else FORMED_NUMBERS
+        step = max(1, numbers * length // (of_slots.shape[-1] * max(1, shape[1:].numel())))
         for first in range(0, length, step):
             rows = slice(first, min(first + step, length))
-            gradients = mine[0].new_empty((slots, rows.stop - rows.start, *shape[2:]))
-            adds(Asked(parts, rows, gradients, fresh=True))
+            gradients = mine[0].new_empty((of_slots.shape[-1], rows.stop - rows.start, *shape[2:]))
+            adds(Asked(parts, share.start + first, gradients, fresh=True))
             # Apart, not as one product: whoever keeps X would keep Y with it.
             for total, w in zip(mine, of_slots, strict=True):
                 these = total[:, rows].view(shape[0], -1)  # or it raises: a copy would be lost
@@ -274,7 +270,7 @@ def _differentiate(
                         known = shares.get(index, [torch.zeros_like(g) for g in present])
                         shares[index] = [a + b for a, b in zip(known, present, strict=True)]
         for index, totals in shares.items():
-            receive(index, [unit], *(total[None] for total in totals))
+            receive(Share(index), [unit], *(total[None] for total in totals))
 
 
 def _weighted(registry: ParameterRegistry, start: _Start, weights: Tensor) -> list[Tensor | None]:

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 from probe_engine.model.unit_gradients.fused.slots import Parts
-from probe_engine.registry import wide
+from probe_engine.vectors import wide
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Asked:
 
     parts: Parts
     """The sequences' of δ, and of tensors with its leading axes."""
-    rows: slice
-    """Along the parameter's first axis."""
+    start: int
+    """The first row, along the parameter's first axis."""
     total: Tensor
     """[n, rows, ...], to which they are added"""
     fresh: bool
@@ -40,9 +40,14 @@ class Asked:
     weights: Sequence[Tensor] | None = None
     """By which each position's part of the gradient is multiplied, [1, t, 1] a part; None: by 1."""
 
-    def widened(self, tensor: Tensor) -> list[Tensor]:
-        """Its parts, in float32 or wider."""
-        return [part.to(wide(part.dtype)) for part in self.parts(tensor)]
+    @property
+    def rows(self) -> slice:
+        """Of the parameter."""
+        return slice(self.start, self.start + self.total.shape[1])
+
+    def widened(self, tensor: Tensor, columns: slice = slice(None)) -> list[Tensor]:
+        """Its parts, or some columns of them, in float32 or wider."""
+        return [part[..., columns].to(wide(part.dtype)) for part in self.parts(tensor)]
 
     def weighted(self, parts: list[Tensor]) -> list[Tensor]:
         """Times the weights."""
@@ -53,9 +58,9 @@ class Asked:
         return torch.split(self.total, [len(part) for part in parts])
 
     def add_summed(self, parts: Sequence[Tensor]) -> None:
-        """The rows' columns of parts [n, t, d], summed over positions."""
+        """Parts [n, t, rows], summed over positions."""
         for total, part in zip(self.totals(parts), parts, strict=True):
-            summed = part[..., self.rows].sum(1)
+            summed = part.sum(1)
             total.copy_(summed) if self.fresh else total.add_(summed)
 
 
@@ -110,19 +115,19 @@ class Affine:
 
     def add(self, call: LayerCall, delta: Tensor, name: str, asked: Asked) -> None:
         """Σ_t δ xᵀ, or its transpose, or Σ_t δ."""
-        d = asked.widened(delta)
         if name == "bias":
-            asked.add_summed(asked.weighted(d))
+            asked.add_summed(asked.weighted(asked.widened(delta, asked.rows)))
             return
         assert call.input is not None  # `holds` has seen it
-        x = asked.widened(call.input)
-        left, right = (x, d) if self.transposed else (d, x)
-        if left[0].shape[-1] < right[0].shape[-1]:  # an adapter's rank is less than x, x less than a head's δ
+        x, d = call.input, delta
+        of_rows, other = (x, d) if self.transposed else (d, x)
+        left, right = asked.widened(of_rows, asked.rows), asked.widened(other)
+        if left[0].shape[-1] < right[0].shape[-1]:  # an adapter's rank is less than x, x than many rows
             left = asked.weighted(left)
         else:
             right = asked.weighted(right)
         for total, a, b in zip(asked.totals(left), left, right, strict=True):
-            torch.baddbmm(total, a[..., asked.rows].mT, b, beta=0 if asked.fresh else 1, out=total)
+            torch.baddbmm(total, a.mT, b, beta=0 if asked.fresh else 1, out=total)
 
 
 class Scale:
@@ -138,9 +143,9 @@ class Scale:
 
     def add(self, call: LayerCall, delta: Tensor, name: str, asked: Asked) -> None:
         """Σ_t δ ⊙ a, or Σ_t δ."""
-        d = asked.weighted(asked.widened(delta))
+        d = asked.weighted(asked.widened(delta, asked.rows))
         if name == "weight":
-            d = [a * b for a, b in zip(d, asked.widened(_response(call)), strict=True)]
+            d = [a * b for a, b in zip(d, asked.widened(_response(call), asked.rows), strict=True)]
         asked.add_summed(d)
 
 
@@ -169,7 +174,7 @@ class Lookup:
         if asked.fresh:
             asked.total.zero_()
         for total, tokens, of_tokens in zip(asked.totals(d), asked.parts(ids[..., None]), d, strict=True):
-            _add_rows(total, tokens.squeeze(-1), of_tokens, asked.rows.start, module.padding_idx)
+            _add_rows(total, tokens.squeeze(-1), of_tokens, asked.start, module.padding_idx)
 
 
 LINEAR, CONV1D, SCALE, LOOKUP = Affine(transposed=False), Affine(transposed=True), Scale(), Lookup()
