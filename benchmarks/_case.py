@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -43,6 +43,7 @@ class Case:
     micro_batch: int
     lean: bool
     """Of the whole probe: see `Setting`."""
+    _methods: dict[tuple[str, str], UnitGradients] = field(default_factory=dict)
 
     @classmethod
     def of(cls, setting: Setting) -> Case:
@@ -88,10 +89,14 @@ class Case:
             (-(weights.to(S.device) * S).sum() / len(self.units)).backward()
 
     def method(self, name: str = "fused") -> UnitGradients:
-        """A method of computing X and Y."""
-        return unit_gradients(
-            name, self.model, self.policy.registry, micro_batch=self.micro_batch, temperature=1.0
-        )
+        """A method of computing X and Y, the same one each time: what it tries of a model once a run is no
+        part of a measurement. A probe does so in its check of gradient flow."""
+        key = name, self.model.config._attn_implementation
+        if key not in self._methods:
+            self._methods[key] = unit_gradients(
+                name, self.model, self.policy.registry, micro_batch=self.micro_batch, temperature=1.0
+            )
+        return self._methods[key]
 
     def first_pass(self) -> None:
         """X and Y of all units by `fused`; they are let go."""

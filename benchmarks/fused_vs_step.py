@@ -1,11 +1,12 @@
 """What `--method fused` costs beside one training step on the same sequences.
 
 The step is forward and backward of the policy-gradient loss in the same micro-batches, without the
-optimizer's update. `measure` is X of (2), Y, s, r and t of all units. `whole` is the probe of a live model,
-from its adoption to the verdict: by default with both forms of X, both steps and the sweep, with `--lean`
-with X of (2) alone and one step in both pairings. What it is made of stands beside it as `probe_STAGE`, and
-`probe_rest` is what no stage counts. `verdict` is from the measurement, the forecast with it, to the verdict:
-the gradient-flow check costs the same on any batch.
+optimizer's update. `measure` is X of (2), Y, s, r and t of all units: the probe's stage of that name, after
+its check of gradient flow, which has tried whether the model takes several sequences in a row. `whole` is the
+probe of a live model, from its adoption to the verdict: by default with both forms of X, both steps and the
+sweep, with `--lean` with X of (2) alone and one step in both pairings. What it is made of stands beside it as
+`probe_STAGE`, and `probe_rest` is what no stage counts. `verdict` is from the measurement, the forecast with
+it, to the verdict: the gradient-flow check costs the same on any batch.
 Times are medians of rounds in alternation; memory is the peak above the loaded model, of a process of its
 own (_peak.py). The errors of the forecast are of the same runs: |expected/measured − 1|.
 

@@ -11,9 +11,6 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-PIECE = 2**18
-"""Numbers that are widened, or stepped, at a time: what arithmetic needs beside them then stays in a core's
-cache."""
 SHARE = 2**20
 """Numbers of a parameter that are gone through at a time: what is made of them for the moment stays small,
 however large the embedding is, and need not be fetched from memory again."""
@@ -46,7 +43,7 @@ class Share(NamedTuple):
         return tensor if self.whole else tensor[self.start : self.stop]
 
 
-def shares(parameter: int, like: Tensor, numbers: int = SHARE) -> list[Share]:
+def shares(parameter: int, like: Tensor, numbers: int) -> list[Share]:
     """A parameter in runs of rows of about so many numbers; a DTensor whole.
 
     Args:
@@ -110,7 +107,7 @@ def all_shares(tensors: Sequence[Tensor | None]) -> Iterator[Share]:
         while isinstance(like, LazyTensors):
             like = like.like
         tensor = like[index]
-        yield from [Share(index)] if tensor is None else shares(index, tensor)
+        yield from [Share(index)] if tensor is None else shares(index, tensor, SHARE)
 
 
 @dataclass(frozen=True)
@@ -235,11 +232,7 @@ def inner(a: Tensor, b: Tensor) -> float:
     if isinstance(a, DTensor):
         # What cuts a tensor into blocks can't cut an uneven shard.
         return float((a.double() * b.double()).sum().full_tensor())  # type: ignore[attr-defined]  # the sum is a DTensor as well
-    a, b = a.flatten(), b.flatten()
-    if len(a) <= PIECE:  # an adapter has hundreds of small tensors: what each costs beside its numbers counts
-        return float(dots(a, b))
-    pieces = zip(a.split(PIECE), b.split(PIECE), strict=True)
-    return float(torch.stack([dots(x, y) for x, y in pieces]).sum())
+    return float(dots(a.flatten(), b.flatten()))
 
 
 def dots(a: Tensor, b: Tensor) -> Tensor:

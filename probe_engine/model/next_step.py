@@ -13,8 +13,10 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from probe_engine.registry import ParameterRegistry
 from probe_engine.types import AdamMoments, OptimizerState, StepRule
-from probe_engine.vectors import PIECE, LazyTensors, ParameterVector, Share, wide
+from probe_engine.vectors import LazyTensors, ParameterVector, Share, wide
 
+PIECE = 2**18
+"""Numbers that are stepped at a time: what Adam needs beside them stays in a core's cache."""
 CLIP_EPS = 1e-6
 """`torch.nn.utils.clip_grad_norm_` adds it to the norm."""
 

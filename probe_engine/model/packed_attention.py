@@ -23,7 +23,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import logging
 from transformers.utils.generic import GeneralInterface
 
-from probe_engine.model.packed_row import COPIES, Row, Segment, Shares
+from probe_engine.model.packed_row import Row, Segment, Shares
 from probe_engine.model.teacher_forcing import takes_position_ids
 from probe_engine.registry import unwrapped
 
@@ -162,7 +162,8 @@ def _seen(row: Row, run: Run, own: Tensor, of_segments: tuple[Tensor, ...]) -> T
     prompt = of_segments[first].expand(len(mine), -1, -1, -1)
     if prompt.requires_grad:
         sequences = tuple(segment.sequence for segment in run.segments)
-        prompt = _Lent.apply(*of_segments[first : first + COPIES], row.shares, sequences)  # type: ignore[no-untyped-call]  # torch leaves `apply` untyped
+        copies = [of_segments[copy] for copy in row.copies[first]]
+        prompt = _Lent.apply(*copies, row.shares, sequences)  # type: ignore[no-untyped-call]  # torch leaves `apply` untyped
     return torch.cat([prompt, mine], 2)
 
 

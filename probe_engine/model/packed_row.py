@@ -31,7 +31,7 @@ class Segment:
     sequence: int | None
     """Whose response it ends with; None of a prompt's copy."""
     prompt: int | None = None
-    """The segment, by index, that its tokens come after: the first copy. The second one is the next."""
+    """The segment, by index, that its tokens come after: its prompt's first copy."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -72,8 +72,9 @@ class Shares:
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """Of N sequences. The longest response to a shared prompt stands right behind the second copy: what it
-    may see of its sequence says that of all others, which are no longer."""
+    """Of N sequences. The longest response to a shared prompt stands right behind the first copy: what it
+    may see of its sequence says that of all others, which are no longer. The second copy stands behind them
+    all: what one kind of gradient is made of, a copy and the responses, is one run of the row."""
 
     segments: tuple[Segment, ...]
     shares: Shares = field(default_factory=Shares)
@@ -98,11 +99,12 @@ class Row:
                 segments += [Segment(prompt + sequences[i].response, 0, i) for i in members]
                 continue
             first = len(segments)
-            segments += [Segment(before, 0, None)] * copies
-            segments += [
+            copy = Segment(before, 0, None)
+            responses = [
                 Segment(prompt[-1:] + sequences[i].response, len(before), i, first)
                 for i in sorted(members, key=lambda i: -len(sequences[i]))
             ]
+            segments += [copy, *responses, *[copy] * (copies - 1)]
         return cls(tuple(segments))
 
     @cached_property
@@ -126,6 +128,15 @@ class Row:
                 found[prompt].append(sequence)
         return dict(found)
 
+    @cached_property
+    def copies(self) -> dict[int, list[int]]:
+        """All copies of a shared prompt, by the first one."""
+        found = {}
+        for first, members in self.shared.items():
+            second = first + len(members) + 1
+            found[first] = [first, *range(second, second + COPIES - 1)]
+        return found
+
     def by_segment(self, of_sequences: Sequence[Tensor], nothing: Tensor) -> list[Tensor]:
         """What each segment has of what sequences have: a prompt's copy nothing."""
         return [nothing if s.sequence is None else of_sequences[s.sequence] for s in self.segments]
@@ -135,7 +146,7 @@ class Row:
         owners = of_sequences.new_empty(len(self.segments))
         owners[list(self.places)] = of_sequences
         for first, members in self.shared.items():
-            owners[first : first + COPIES] = of_sequences[members[0]]
+            owners[self.copies[first]] = of_sequences[members[0]]
         return owners
 
     def weights(self, of_sequences: Tensor) -> Tensor:
@@ -147,8 +158,8 @@ class Row:
         weights = of_sequences.new_zeros(*of_sequences.shape[:2], len(self.segments))
         weights[..., list(self.places)] = of_sequences
         for first, members in self.shared.items():
-            for kind, of_kind in enumerate(of_sequences):
-                weights[kind, :, first + kind] = of_kind[:, members].abs().amax(1)
+            for kind, (copy, of_kind) in enumerate(zip(self.copies[first], of_sequences, strict=False)):
+                weights[kind, :, copy] = of_kind[:, members].abs().amax(1)
         return weights
 
     def share(self, of_sequences: Tensor | None) -> None:

@@ -9,7 +9,7 @@ import tiny
 import torch
 
 from probe_engine.registry import ParameterRegistry, unwrapped
-from probe_engine.vectors import BLOCK, FEW_BLOCKS, PIECE, ParameterVector, Share, dots, inner
+from probe_engine.vectors import BLOCK, FEW_BLOCKS, SHARE, ParameterVector, Share, dots, inner
 
 
 def test_a_tied_head_is_listed_once() -> None:
@@ -82,10 +82,26 @@ def test_what_is_made_of_vectors_is_made_when_it_is_asked_for() -> None:
     assert made.norm() == pytest.approx(54**0.5)
 
 
-def test_a_parameter_of_many_pieces_is_gone_through_whole() -> None:
-    long = torch.randn(PIECE + 5, generator=torch.Generator().manual_seed(0))
-    vector = ParameterVector((1,), (long,))
-    assert vector.dot(vector.scaled(3.0)) == pytest.approx(3 * float(long.double().square().sum()))
+def test_a_parameter_of_many_shares_is_gone_through_whole() -> None:
+    long = torch.randn((2 * SHARE // 7 + 3, 7), generator=torch.Generator().manual_seed(0))
+    long[-1, -1] = math.nan
+    vector = ParameterVector((1, 2, 3), (long[:-1], None, torch.ones(())))
+    assert [share.parameter for share in vector.shares] == [0, 0, 0, 1, 2]
+    square = float(long[:-1].double().square().sum())
+    assert vector.dot(vector.scaled(3.0)) == pytest.approx(3 * (square + 1))
+    seen = vector.plus(vector).summary()
+    assert (seen.non_none, seen.non_zero, seen.not_finite) == (2, 2, ())
+    assert seen.norm == pytest.approx(2 * (square + 1) ** 0.5)
+    assert ParameterVector((1,), (long,)).summary().not_finite == (0,)
+
+
+def test_rows_are_made_as_the_whole_is() -> None:
+    held = ParameterVector((1,), (torch.arange(12.0).view(4, 3),))
+    made = held.scaled(2.0).plus(held)
+    rows = Share(0, 1, 3)
+    assert torch.equal(made.share(rows), made.tensors[0][1:3])
+    assert [Share(0, 2, 4).ends(t) for t in held.tensors] == [True]
+    assert not rows.ends(held.tensors[0])
 
 
 def test_dot_products_accumulate_wider_than_the_parameters() -> None:

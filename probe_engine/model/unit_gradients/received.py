@@ -24,7 +24,7 @@ from probe_engine.model.unit_gradients.vector_sum import VectorSum
 from probe_engine.registry import ParameterRegistry
 from probe_engine.spec import XForm
 from probe_engine.types import Role
-from probe_engine.vectors import PIECE, ParameterVector, Share, dots, share_of
+from probe_engine.vectors import SHARE, ParameterVector, Share, dots, share_of
 
 
 class UnitVectors:
@@ -251,7 +251,7 @@ def _products(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     flat = [(a.flatten(1), b.expand_as(a).flatten(1)) for a, b in pairs]
     units, numel = flat[0][0].shape
     total = torch.zeros(units, len(pairs), dtype=torch.float64, device=flat[0][0].device)
-    size = max(1, PIECE // units)
+    size = max(1, SHARE // units)
     for first in range(0, numel, size):
         at = slice(first, first + size)
         total += torch.stack([dots(a[:, at], b[:, at]) for a, b in flat], 1)

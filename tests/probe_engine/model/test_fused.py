@@ -106,11 +106,12 @@ def test_parameters_left_to_autograd_are_counted(family, adaptation, left_to_aut
 @pytest.mark.parametrize("adaptation", ["lora", "full"])
 @pytest.mark.parametrize("folded", [0, 10_000], ids=["slot by slot", "folded"])
 @pytest.mark.usefixtures("passes")
-def test_windows_parts_and_slabs_move_nothing(adaptation, micro_batch, folded, monkeypatch):
-    monkeypatch.setattr(reverse, "FORMED_NUMBERS", 70)
-    monkeypatch.setattr(reverse, "CACHED_NUMBERS", 70)
+def test_windows_parts_and_shares_move_nothing(adaptation, micro_batch, folded, monkeypatch):
+    for name in ("FORMED_NUMBERS", "CACHED_NUMBERS", "CACHED_SLOTS"):
+        monkeypatch.setattr(reverse, name, 70)
     monkeypatch.setattr(reverse, "FOLDED_TOKENS", folded)
-    found, _ = against_loop(build("opt", adaptation, dtype=torch.float64), micro_batch=micro_batch)
+    model = build("opt", adaptation, dtype=torch.float64)
+    found, _ = against_loop(model, micro_batch=micro_batch, units=CONSTANT_LAMBDA, rao_blackwell=True)
     assert found < 1e-10
 
 

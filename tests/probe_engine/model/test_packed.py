@@ -287,21 +287,21 @@ def test_where_positions_are_is_told_where_one_axis_can_be_theirs(shape, told):
 def test_parts_and_weights_are_by_segment():
     sequences = [TokenSequence((5,), (6,)), *(TokenSequence((7, 8), (9,) * n) for n in (1, 2))]
     slots = Runs(Row.of(sequences, [0, 1, 1]), kept=(1, 1, 2))
-    assert slots.row.lengths == (2, 1, 1, 3, 2)  # the longer response first
+    assert slots.row.lengths == (2, 1, 3, 2, 1)  # the longer response first, between the prompt's copies
     heads_first = torch.arange(2 * 9 * 3.0).view(1, 2, 9, 3)
-    shorter, alone, copy = slots.parts(torch.tensor([4, 0, 2]), torch.device("cpu"))(heads_first)
-    assert torch.equal(shorter, heads_first[:, :, 7:].reshape(1, 4, 3))
+    shorter, alone, copy = slots.parts(torch.tensor([3, 0, 4]), torch.device("cpu"))(heads_first)
+    assert torch.equal(shorter, heads_first[:, :, 6:8].reshape(1, 4, 3))
     assert torch.equal(alone, heads_first[:, :, :2].reshape(1, 4, 3))
-    assert torch.equal(copy, heads_first[:, :, 3:4].reshape(1, 2, 3))
+    assert torch.equal(copy, heads_first[:, :, 8:].reshape(1, 2, 3))
     kept = torch.arange(4.0).view(1, 4, 1)
-    longer, nothing = slots.parts(torch.tensor([3, 1]), torch.device("cpu"))(kept)
+    longer, nothing = slots.parts(torch.tensor([2, 1]), torch.device("cpu"))(kept)
     assert (longer.flatten().tolist(), nothing.shape) == ([2, 3], (1, 0, 1))
     weights = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
     by_token = slots.weighted(torch.ones(1, 9, 2), weights)
-    assert by_token[0, :, 0].tolist() == [1, 1, 2, 3, 4, 4, 4, 5, 5]
-    assert slots.weighted(torch.ones(1, 4, 2), weights)[0, :, 0].tolist() == [1, 5, 4, 4]
+    assert by_token[0, :, 0].tolist() == [1, 1, 2, 3, 3, 3, 4, 4, 5]
+    assert slots.weighted(torch.ones(1, 4, 2), weights)[0, :, 0].tolist() == [1, 4, 3, 3]
     assert slots.units(torch.tensor([3, 7, 7])).tolist() == [3, 7, 7, 7, 7]
-    assert slots.foreign(1).tolist() == [1, 0, 1, 1, 0]
+    assert slots.foreign(1).tolist() == [1, 0, 1, 0, 1]
 
 
 def test_packed_passes_hold_as_many_real_tokens_as_a_pass_may():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -33,16 +34,17 @@ def test_a_prompt_stands_there_twice_and_the_longest_response_right_behind_it() 
     row = Row.of(SEQUENCES, OWNERS)
     assert row.segments == (
         Segment((5, 6), 0, None),
-        Segment((5, 6), 0, None),
         Segment((7, 4, 4, 4, 4), 2, 2, prompt=0),
         Segment((7, 1, 2), 2, 0, prompt=0),
         Segment((7, 3), 2, 1, prompt=0),
+        Segment((5, 6), 0, None),
         Segment((5, 6, 7, 8, 9), 0, 3),
         Segment((9, 2, 2), 0, 4),
         Segment((9, 3, 3), 0, 5),
     )
     assert row.shared == {0: [0, 1, 2]}
-    assert row.places == (3, 4, 2, 5, 6, 7)
+    assert row.copies == {0: [0, 4]}
+    assert row.places == (2, 3, 1, 5, 6, 7)
     assert row.owners(torch.tensor(OWNERS)).tolist() == [0, 0, 0, 0, 0, 1, 2, 2]
 
 
@@ -91,8 +93,8 @@ def test_what_a_copy_takes_is_its_kind_s_sum(kinds: int) -> None:
         taken = sum(row.shares.of(i)[kind] * g[i] for i in range(3))
         for k in range(kinds):
             expected = float(w[k, 0, :3] @ g) if k == kind else 0.0
-            assert float(spread[k, 0, kind] * taken) == pytest.approx(expected)
-        assert spread[:, 1:, :COPIES].abs().max() == 0  # no other unit's
+            assert float(spread[k, 0, row.copies[0][kind]] * taken) == pytest.approx(expected)
+        assert spread[:, 1:, row.copies[0]].abs().max() == 0  # no other unit's
     assert max(abs(share) for i in range(3) for share in row.shares.of(i)) == pytest.approx(1)
     assert torch.equal(spread[..., list(row.places)], w)
 
@@ -150,3 +152,26 @@ def test_tokens_are_spared(scoring: bool, copies: int) -> None:
     assert sum(given) == sum(u.tokens for u in CONSTANT_LAMBDA) - spared
     foreseen = PassTokens.of("fused", CONSTANT_LAMBDA, 16, packs=True).differentiated
     assert sum(given) == (scored_tokens("fused", CONSTANT_LAMBDA, 16, packs=True) if scoring else foreseen)
+
+
+@pytest.mark.parametrize("rao_blackwell", [False, True])
+def test_a_kind_s_products_leave_the_other_kind_s_copy_out(
+    monkeypatch: pytest.MonkeyPatch, rao_blackwell: bool
+) -> None:
+    model = build("llama", "full")
+    fused = Fused(model, trained(model), 16)
+    (unit, *_) = CONSTANT_LAMBDA
+    assert fused.packs([unit])
+    depths: Counter[int] = Counter()
+    plain = torch.baddbmm
+
+    def counted(total: Tensor, a: Tensor, b: Tensor, **kwargs: Any) -> Tensor:
+        depths[b.shape[1]] += 1
+        return plain(total, a, b, **kwargs)
+
+    monkeypatch.setattr(torch, "baddbmm", counted)
+    fused.measure(unit, rao_blackwell=rao_blackwell)
+    prompt, responses = len(unit.sequences[0].prompt), [len(s.response) for s in unit.sequences]
+    kinds, matrices = 3 if rao_blackwell else 2, 7 * model.config.num_hidden_layers
+    through_the_layers = prompt - 1 + sum(responses) + len(responses)
+    assert depths == {through_the_layers: kinds * matrices, sum(responses): kinds}  # and the head

@@ -70,17 +70,18 @@ class Pass:
         """Whether slots are so short that they are summed up within the products."""
         return delta.shape[:-1].numel() <= FOLDED_TOKENS * len(self.units)
 
-    def together(self, delta: Tensor) -> tuple[Parts, list[list[Tensor]]]:
-        """What takes out all of each unit at once, and so what each position weighs in its unit's gradient
-        of each kind, [1, t, 1] a unit."""
+    def together(self, delta: Tensor) -> list[tuple[Parts, list[Tensor]]]:
+        """For each kind of gradient what takes out each unit's positions at once, and what each of them
+        weighs, [1, t, 1] a unit. Those that weigh nothing at either end are left out: another kind's copy of
+        a prompt."""
         device, dtype = delta.device, wide(delta.dtype)
 
-        def made() -> tuple[Parts, list[list[Tensor]]]:
+        def made() -> list[tuple[Parts, list[Tensor]]]:
             units = [(self.units == unit).nonzero().squeeze(-1) for unit in range(self.weights.shape[1])]
             of_units = self.tape.slots.together(units)
-            ones = delta.new_ones(*delta.shape[:-1], 1, dtype=dtype)
-            by_kind = [self.tape.slots.weighted(ones, of_kind) for of_kind in self.weights.sum(1)]
-            return of_units, [of_units(weights) for weights in by_kind]
+            ones = torch.ones(*delta.shape[:-1], 1, dtype=dtype)
+            by_kind = [of_units(self.tape.slots.weighted(ones, w)) for w in self.weights.sum(1)]
+            return [_within(of_units, [w.to(device) for w in weights]) for weights in by_kind]
 
         return self._once(("together", device, dtype, delta.shape[:-1]), made)
 
@@ -90,6 +91,17 @@ class Pass:
             self._known[key] = made()
         found: T = self._known[key]
         return found
+
+
+def _within(parts: Parts, weights: Sequence[Tensor]) -> tuple[Parts, list[Tensor]]:
+    """Parts [1, t, d] without what weighs 0 at their ends, and the weights, [1, t, 1], of what is left."""
+    weigh = [w.flatten().nonzero().flatten().tolist() for w in weights]
+    runs = [slice(at[0], at[-1] + 1) if at else slice(0) for at in weigh]
+
+    def within(tensor: Tensor) -> list[Tensor]:
+        return [part[:, run] for part, run in zip(parts(tensor), runs, strict=True)]
+
+    return within, [w[:, run] for w, run in zip(weights, runs, strict=True)]
 
 
 def reverse(
@@ -228,9 +240,8 @@ def _added(
     apart = not totals or totals[0].device != delta.device
     mine = [delta.new_empty(shape, dtype=wide(delta.dtype)) for _ in each.weights] if apart else totals
     if len(shape) > 2 and each.folds(delta):
-        of_units, weights = each.together(delta)
-        for total, of_kind in zip(mine, weights, strict=True):
-            adds(Asked(of_units, share.start, total, fresh=apart, weights=of_kind))
+        for total, (of_units, weights) in zip(mine, each.together(delta), strict=True):
+            adds(Asked(of_units, share.start, total, fresh=apart, weights=weights))
     else:
         parts, of_slots = each.parts(delta)
         numbers = CACHED_SLOTS if delta.device.type == "cpu" else FORMED_NUMBERS
