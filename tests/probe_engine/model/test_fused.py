@@ -107,8 +107,7 @@ def test_parameters_left_to_autograd_are_counted(family, adaptation, left_to_aut
 @pytest.mark.parametrize("folded", [0, 10_000], ids=["slot by slot", "folded"])
 @pytest.mark.usefixtures("passes")
 def test_windows_parts_and_shares_move_nothing(adaptation, micro_batch, folded, monkeypatch):
-    for name in ("FORMED_NUMBERS", "CACHED_NUMBERS", "CACHED_SLOTS"):
-        monkeypatch.setattr(reverse, name, 70)
+    monkeypatch.setattr(reverse, "CACHED_NUMBERS", 70)
     monkeypatch.setattr(reverse, "FOLDED_TOKENS", folded)
     model = build("opt", adaptation, dtype=torch.float64)
     found, _ = against_loop(model, micro_batch=micro_batch, units=CONSTANT_LAMBDA, rao_blackwell=True)

@@ -26,10 +26,9 @@ from probe_engine.vectors import Share, shares, wide
 T = TypeVar("T")
 
 FORMED_NUMBERS = 2**24
-"""A parameter's gradients are formed about this many numbers at a time, of all units together."""
-CACHED_NUMBERS, CACHED_SLOTS = 2**22, 2**20
-"""On a CPU, whose caches should hold those of units until they are multiplied, and those of single slots
-until they are summed up."""
+"""Gradients are formed about this many numbers at a time, those of units and those of single slots."""
+CACHED_NUMBERS = 2**22
+"""The same on a CPU, whose cache should hold them until they are summed up, multiplied and forgotten."""
 FOLDED_TOKENS = 128
 """Up to so many tokens a slot, on average, a matrix's gradients are summed up within the products: δ xᵀ once
 for each kind, with x weighted, is quicker than once for each slot and sums over what comes."""
@@ -210,8 +209,7 @@ class _Forming:
     @torch.no_grad()
     def _form(self, index: int) -> None:
         uses, parameter = self._uses.pop(index), self._registry.parameters[index]
-        numbers = CACHED_NUMBERS if parameter.device.type == "cpu" else FORMED_NUMBERS
-        for share in shares(index, parameter, numbers // len(self._units)):
+        for share in shares(index, parameter, at_a_time(parameter.device) // len(self._units)):
             shape = torch.Size((len(self._units), *share.of(parameter).shape))
             totals: list[Tensor] = []
             for call, each in reversed(uses):  # a head before the embedding that it is: that writes few rows
@@ -222,6 +220,11 @@ class _Forming:
             self._receive(share, self._units, *totals)
         for call, _ in uses:
             call.release(id(parameter), again=self._again)
+
+
+def at_a_time(device: torch.device) -> int:
+    """Numbers of gradients that are formed at a time."""
+    return CACHED_NUMBERS if device.type == "cpu" else FORMED_NUMBERS
 
 
 def _added(
@@ -244,8 +247,7 @@ def _added(
             adds(Asked(of_units, share.start, total, fresh=apart, weights=weights))
     else:
         parts, of_slots = each.parts(delta)
-        numbers = CACHED_SLOTS if delta.device.type == "cpu" else FORMED_NUMBERS
-        step = max(1, numbers * length // (of_slots.shape[-1] * max(1, shape[1:].numel())))
+        step = max(1, at_a_time(delta.device) * length // (of_slots.shape[-1] * max(1, shape[1:].numel())))
         for first in range(0, length, step):
             rows = slice(first, min(first + step, length))
             gradients = mine[0].new_empty((of_slots.shape[-1], rows.stop - rows.start, *shape[2:]))
