@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from probe_engine.estimators.mapping import GradientSquares
 from probe_engine.model.sharding import is_sharded
-from probe_engine.model.unit_gradients import Loop, Measurement, UnitGradients, UnitObjective
+from probe_engine.model.unit_gradients import Loop, Measurement, Scored, UnitGradients, UnitObjective
 from probe_engine.model.unit_gradients.objective import chunks
 from probe_engine.model.unit_gradients.vector_sum import VectorSum
 from probe_engine.registry import ParameterRegistry
@@ -133,34 +133,54 @@ def gradients(
         expected: parameters whose gradient is to be there and not 0.
         squares: gets each Y; one unit's is mostly noise, so that no unit to be tried is spared then.
     """
-    sums = _Sums(registry, squares)
     pairs = [unit.pair() for unit in units[:UNITS_TRIED]]
-    x_nonzero = y_nonzero = False
-    for together in [[pair] for pair in pairs] if squares is None else [pairs]:
-        for scored in method.measurements(together, sums):
-            wx, wy = scored.objective.weights(scored.S)
-            x_nonzero |= bool(wx.any())
-            y_nonzero |= bool(wy.any())
-        found = Gradients(sums.x.total, sums.y.total, x_nonzero, y_nonzero)
-        if found.complete(expected):
+    sums = _Sums(registry, squares)
+    # One at least by itself: what is handed on share by share has both X and Y, or neither.
+    for pair in pairs if squares is None else pairs[:1]:
+        sums.add(method.measure(pair))
+        if sums.found.complete(expected):
             break
-    return found
+    if squares is not None:
+        for scored in method.measurements(pairs[1:], sums):
+            sums.weigh(scored)
+    return sums.found
 
 
 class _Sums:
-    """ΣX and ΣY over the units that arrive."""
+    """ΣX and ΣY over the units that come, whole or share by share."""
 
     def __init__(self, registry: ParameterRegistry, squares: GradientSquares | None) -> None:
-        self.x, self.y = VectorSum(registry), VectorSum(registry)
+        self._x, self._y = VectorSum(registry), VectorSum(registry)
+        self._x_weights_nonzero = self._y_weights_nonzero = False
         self._squares = squares
 
+    def add(self, measured: Measurement) -> None:
+        """One unit."""
+        self.weigh(measured)
+        self._x.add(measured.x)
+        self._y.add(measured.y)
+        for index, of_y in enumerate(measured.y.tensors):
+            if self._squares is not None and of_y is not None:
+                self._squares.add(Share(index), of_y)
+
     def __call__(self, share: Share, _units: Sequence[int], x: Tensor, y: Tensor) -> None:
-        """A share of X and Y of each of them."""
+        """A share of X and Y of each of some units."""
         for of_x, of_y in zip(x, y, strict=True):
-            self.x.add_share(share, of_x)
-            self.y.add_share(share, of_y)
+            self._x.add_share(share, of_x)
+            self._y.add_share(share, of_y)
             if self._squares is not None:
                 self._squares.add(share, of_y)
+
+    def weigh(self, scored: Scored) -> None:
+        """Whether the unit's S weigh anything."""
+        wx, wy = scored.objective.weights(scored.S)
+        self._x_weights_nonzero |= bool(wx.any())
+        self._y_weights_nonzero |= bool(wy.any())
+
+    @property
+    def found(self) -> Gradients:
+        """So far."""
+        return Gradients(self._x.total, self._y.total, self._x_weights_nonzero, self._y_weights_nonzero)
 
 
 @contextmanager

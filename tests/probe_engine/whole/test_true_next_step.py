@@ -78,11 +78,11 @@ class Probed:
         """Δθ of plain autograd's Ȳ, by parameter."""
         policy, batch = self.inputs
         method = unit_gradients("loop", policy.model, policy.registry, micro_batch=8, temperature=1.0)
-        mean_y = VectorSum(policy.registry)
+        sum_y, units = VectorSum(policy.registry), objectives(batch)
         with preserved(policy.model):
-            for unit in objectives(batch):
-                mean_y.add(method.measure(unit).y, 1 / len(batch.units))
-        return step_on(policy, mean_y.total).delta.tensors
+            for unit in units:
+                sum_y.add(method.measure(unit).y)
+        return step_on(policy, sum_y.total.scaled(1 / len(units))).delta.tensors
 
     def off(self, delta: Sequence[Tensor | None]) -> float:
         """‖Δθ − truth‖/‖truth‖, where Δθ is anything but rounding.
