@@ -63,7 +63,7 @@ BENCHMARKS = (
         "literal",
         "Beside the literal algorithm",
         (
-            "--model smollm2 --rounds 2 --probe",
+            "--model smollm2 --rounds 3 --probe",
             "--model smollm2 --sequences 32 --tokens 256 --rounds 1",
             "--model tiny --rounds 5 --probe",
         ),
