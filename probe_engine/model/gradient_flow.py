@@ -138,7 +138,7 @@ def gradients(
     # One at least by itself: what is handed on share by share has both X and Y, or neither.
     for pair in pairs if squares is None else pairs[:1]:
         sums.add(method.measure(pair))
-        if sums.found.complete(expected):
+        if squares is None and sums.found.complete(expected):
             break
     if squares is not None:
         for scored in method.measurements(pairs[1:], sums):
