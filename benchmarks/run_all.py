@@ -30,8 +30,10 @@ HERE = Path(__file__).parent
 PREFACE = """# Results
 
 Made by `make bench`. Times are medians of rounds in alternation, ratios are of one run; memory is above the
-loaded model. Each script's docstring says what it compares.
+loaded model. Each script's docstring says what it compares. All runs ask for huge pages, as `probe-tui` does.
 """
+HUGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}
+"""What torch reads as it is loaded."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,7 @@ def outcome(benchmark: Benchmark, run: str) -> Outcome:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            env={**os.environ, **HUGE_PAGES},
         ) as process,
     ):
         assert process.stdout is not None

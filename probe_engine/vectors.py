@@ -236,7 +236,7 @@ def inner(a: Tensor, b: Tensor) -> float:
 
 
 def dots(a: Tensor, b: Tensor) -> Tensor:
-    """Inner products along the last axis, [...] float64, of [..., n] with [..., n] or [n].
+    """Inner products along the last axis, float64: of [..., n] with [..., n], [...]; of [m, n] with [n], [m].
 
     Of long vectors `BLOCK` products are added up in the operands' own precision, then in float64: in float32
     that is off by about 1e-9 of Σ|a·b|, less than the rounding of what is multiplied.
@@ -245,9 +245,13 @@ def dots(a: Tensor, b: Tensor) -> Tensor:
     if blocks < FEW_BLOCKS:
         return _vecdot(a.double(), b.double())
     whole = blocks * BLOCK
-    cut = (v[..., :whole].unflatten(-1, (blocks, BLOCK)) for v in (a, b))
-    rest = _vecdot(a[..., whole:].double(), b[..., whole:].double())
-    return rest + _vecdot(*cut).sum(-1, dtype=torch.float64)
+    cut_a, cut_b = (v[..., :whole].unflatten(-1, (blocks, BLOCK)) for v in (a, b))
+    if a.dim() > b.dim():  # a product of matrices: `_vecdot` would copy b for each of a
+        in_blocks: Tensor = (cut_b[:, None] @ cut_a.permute(1, 2, 0)).squeeze(1).T
+    else:
+        in_blocks = _vecdot(cut_a, cut_b)
+    rest: Tensor = _vecdot(a[..., whole:].double(), b[..., whole:].double())
+    return rest + in_blocks.sum(-1, dtype=torch.float64)
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:

@@ -142,13 +142,21 @@ class TokenCost:
     """Floating-point operations for one token, in matrix products."""
 
     forward: float
-    reverse: float
+    delta: float
+    """Of the reverse pass, which goes back through every product."""
+    products: float
+    """Of δ and x, for each parameter."""
 
     @classmethod
     def of(cls, one: Counted, registry: ParameterRegistry, *, checkpointing: bool) -> TokenCost:
-        """The reverse pass goes back through every product, and makes one of δ and x for each parameter."""
+        """From a forward pass; with checkpointing there is one more in each reverse pass."""
         forward = one.flops / one.tokens
-        return cls(forward, forward * (2 if checkpointing else 1) + 2.0 * registry.numel)
+        return cls(forward, forward * (2 if checkpointing else 1), 2.0 * registry.numel)
+
+    @property
+    def reverse(self) -> float:
+        """Of a whole reverse pass."""
+        return self.delta + self.products
 
     def gradients(self, method: str, tokens: PassTokens, *, rao_blackwell: bool = False) -> float:
         """Of the first pass: X and Y of each unit, and X of (2b)."""
@@ -159,7 +167,10 @@ class TokenCost:
         self, method: str, tokens: PassTokens, directions: int, *, rao_blackwell: bool = False
     ) -> float:
         """Of the second pass, with so many directions."""
-        again = self.gradients(method, PassTokens(tokens.differentiated, 0), rao_blackwell=rao_blackwell)
+        passing = PassTokens(tokens.differentiated, 0)
+        again = self.gradients(method, passing, rao_blackwell=rao_blackwell)
+        if not rao_blackwell:
+            again -= tokens.held * (self.forward + self.delta)
         if not method.startswith("alpha"):
             return again
         return again + tokens.differentiated * directions * DOUBLE * (self.forward + self.reverse)
@@ -172,19 +183,30 @@ class PassTokens:
     differentiated: int
     scored_first: int
     """Of units whose weights must be known before they are differentiated in parts."""
+    held: int = 0
+    """Of those differentiated, whose inputs and δ a second pass finds; not where (2b) is computed."""
 
     @classmethod
     def of(
-        cls, method: str, units: Sequence[UnitObjective], micro_batch: int, *, packs: bool = False
+        cls,
+        method: str,
+        units: Sequence[UnitObjective],
+        micro_batch: int,
+        *,
+        packs: bool = False,
+        holds: bool = False,
     ) -> PassTokens:
-        """As the method cuts them, `fused` in rows where it `packs`."""
+        """As the method cuts them, `fused` in rows where it `packs`, and holds what its last window left."""
+        held = 0
         if method == "fused":
             cut = packed(units, micro_batch, packs=packs)
             sizes = [(sum(b.tokens for b in window.bundles), window.oversize) for window in cut]
+            if holds and not cut[-1].oversize:
+                held, _ = sizes[-1]
         else:
             parts = [[u.sequences[part] for part in chunks(u, micro_batch)] for u in units]
             sizes = [(sum(map(_padded, each)), len(each) > 1) for each in parts]
-        return cls(sum(size for size, _ in sizes), sum(size for size, in_parts in sizes if in_parts))
+        return cls(sum(size for size, _ in sizes), sum(size for size, in_parts in sizes if in_parts), held)
 
 
 def scored_tokens(

@@ -91,7 +91,8 @@ def measure(
     forms: tuple[XForm, ...] = ("score",) if x_estimator == "score" else ("score", "rao_blackwell")
     rao_blackwell = len(forms) > 1
     keep = keeps_vectors(method, registry, len(units), memory_budget, rao_blackwell=rao_blackwell)
-    info = partial(_info, method, units, x_estimator, keep, recomputing(policy.model))
+    recomputed = recomputing(policy.model)
+    info = partial(_info, method, units, x_estimator, keep, recomputed)
     yield Part(method=info())
     if keep:
         p = p.held()
@@ -104,7 +105,11 @@ def measure(
     unit_sums = UnitSums(registry, p, roles, keep=keep, rao_blackwell=rao_blackwell, squares=squares)
     passed: list[FirstPass] = []
     first_pass = method.measurements(
-        units, unit_sums, meter, unit_sums.add_rao_blackwell if rao_blackwell else None
+        units,
+        unit_sums,
+        meter,
+        unit_sums.add_rao_blackwell if rao_blackwell else None,
+        hold=not keep and not recomputed,
     )
     foreseen: Forecast | None = None
     if foresee is not None:

@@ -113,11 +113,21 @@ class UnitGradients(Protocol):
         receive: Receive,
         passed: Passed = untold,
         receive_rb: ReceiveX | None = None,
+        *,
+        hold: bool = False,
     ) -> Iterator[Scored]:
         """First pass over all units, numbered as they come, in their order.
 
         A unit is yielded once `receive` has got all of it: each parameter once, whole or its rows in their
         order. X of (2b) is computed where there is a `receive_rb` for it.
+
+        Args:
+            units: all of them.
+            receive: takes X and Y.
+            passed: is told of progress.
+            receive_rb: takes X of (2b).
+            hold: whether `contractions` of these units come next, at these weights: what would serve again,
+                and takes no more memory than a pass, may be held for them.
         """
         ...
 

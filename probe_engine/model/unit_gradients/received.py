@@ -228,8 +228,8 @@ class Contractions:
     def _add(self, kind: int, share: Share, units: Sequence[int], mine: Tensor) -> None:
         directions = [direction.share(share) for direction in self._directions[kind]]
         if directions:
-            zero = mine.new_zeros(())
-            self._dots[kind].add(units, _products([(mine, zero if v is None else v) for v in directions]))
+            zeros = mine.new_zeros(()).expand(mine.shape[1:])
+            self._dots[kind].add(units, _products([(mine, zeros if v is None else v) for v in directions]))
 
 
 def handed_over(unit: int, measured: Measurement, receive: Receive, receive_rb: ReceiveX | None) -> None:
@@ -248,11 +248,11 @@ def _products(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     Args:
         pairs: [units, ...] with the same, or without the first axis.
     """
-    flat = [(a.flatten(1), b.expand_as(a).flatten(1)) for a, b in pairs]
+    flat = [(a.flatten(1), b.flatten(int(b.dim() == a.dim()))) for a, b in pairs]
     units, numel = flat[0][0].shape
     total = torch.zeros(units, len(pairs), dtype=torch.float64, device=flat[0][0].device)
     size = max(1, SHARE // units)
     for first in range(0, numel, size):
         at = slice(first, first + size)
-        total += torch.stack([dots(a[:, at], b[:, at]) for a, b in flat], 1)
+        total += torch.stack([dots(a[:, at], b[..., at]) for a, b in flat], 1)
     return total

@@ -61,8 +61,10 @@ class UnitByUnit(ABC):
         receive: Receive,
         passed: Passed = untold,
         receive_rb: ReceiveX | None = None,
+        *,
+        hold: bool = False,
     ) -> Iterator[Scored]:
-        """First pass."""
+        """First pass; nothing of it serves again."""
         for number, objective in enumerate(units):
             measured = self.measure(objective, rao_blackwell=receive_rb is not None)
             handed_over(number, measured, receive, receive_rb)

@@ -25,6 +25,7 @@ from probe_engine.model.unit_gradients.fused import packing, reverse
 from probe_engine.model.unit_gradients.fused.packing import PASS_TOKENS, rectangles
 from probe_engine.model.unit_gradients.fused.places import Places
 from probe_engine.model.unit_gradients.fused.tape import Tape
+from probe_engine.model.unit_gradients.received import UnitVectors
 from probe_engine.vectors import ParameterVector
 
 pytestmark = pytest.mark.filterwarnings("ignore:The following .*_pattern keys")  # peft on tensors of experts
@@ -150,6 +151,64 @@ def test_contractions_are_dot_products():
     assert one == (pytest.approx(found[0].x), [], [])
     one = method.contract(units[0], first.S, directions[:2], [], first.tokens)
     assert one.x_rb == pytest.approx(found[0].x_rb)
+
+
+@pytest.mark.parametrize(
+    ("family", "adaptation", "holds"),
+    [(f, "full", f not in ("mixtral", "opt")) for f in FAMILIES]
+    + [("llama", "lora", True), ("llama", "dora", False)],
+)
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_second_pass_begins_with_what_the_first_one_left(family, adaptation, holds, attention):
+    """Layers' inputs and δ of its last window, where every use of a parameter has a rule."""
+    model = build(family, adaptation, dtype=torch.float32)
+    model.set_attn_implementation(attention)
+    registry = trained(model)
+    method = Fused(model, registry, 6)
+    generator = torch.Generator().manual_seed(6)
+    x_direction, y_direction = (
+        ParameterVector(
+            registry.ids, tuple(torch.randn(p.shape, generator=generator) for p in registry.parameters)
+        )
+        for _ in range(2)
+    )
+    forwards: list[int] = []
+    model.register_forward_hook(lambda *_: forwards.append(1))
+
+    def contracted(*, hold: bool) -> tuple[list[float], int]:
+        scored = list(method.measurements(UNITS, lambda *_: None, hold=hold))
+        forwards.clear()
+        # Another unit's contraction, asked for in between, is its own.
+        one = method.contract(UNITS[-1], scored[-1].S, [x_direction], [y_direction])
+        alone = len(forwards)
+        found = list(method.contractions(scored, [x_direction], [y_direction]))
+        assert found[-1].x == pytest.approx(one.x, rel=1e-4)
+        assert not method._held
+        return [*itertools.chain(*(d.x + d.y for d in found))], len(forwards) - alone
+
+    method.packs(UNITS)  # tries the model
+    windows = packing.packed(UNITS, 6, packs=method.packs(UNITS))
+    assert len(windows) > 1
+    (usual, all_forwards), (from_held, fewer) = contracted(hold=False), contracted(hold=True)
+    assert from_held == pytest.approx(usual, rel=1e-5, abs=1e-5 * max(map(abs, usual)))
+    assert all_forwards - fewer == (len(windows[-1].bundles) if holds else 0)
+
+
+def test_what_a_first_pass_left_serves_its_own_units_alone():
+    model = build("llama", "full")
+    method = Fused(model, trained(model), 64)
+    units, received = CONSTANT_LAMBDA, UnitVectors(method.registry)
+    scored = list(method.measurements(units, received, receive_rb=received.add_rao_blackwell, hold=True))
+    assert not method._held  # (2b) needed the graph once more
+    list(method.measurements(units, lambda *_: None, hold=True))
+    assert method._held
+    others = [dataclasses.replace(s, objective=dataclasses.replace(s.objective)) for s in scored]
+    forwards: list[int] = []
+    model.register_forward_hook(lambda *_: forwards.append(1))
+    list(method.contractions(others, [], []))
+    assert forwards
+    list(method.measurements(units, lambda *_: None))
+    assert not method._held
 
 
 @pytest.mark.parametrize("rao_blackwell", [False, True])

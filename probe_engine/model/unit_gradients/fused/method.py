@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,7 +23,7 @@ from probe_engine.model.teacher_forcing import (
 )
 from probe_engine.model.unit_gradients.fused.packing import Bundle, Window, packed
 from probe_engine.model.unit_gradients.fused.places import Places
-from probe_engine.model.unit_gradients.fused.reverse import Pass, reverse
+from probe_engine.model.unit_gradients.fused.reverse import Pass, handed_over_again, reverse
 from probe_engine.model.unit_gradients.fused.tape import Tape
 from probe_engine.model.unit_gradients.fused.trial import keeps_apart
 from probe_engine.model.unit_gradients.interface import (
@@ -61,6 +62,8 @@ class Fused:
     """Parameters, by index, that some use without a rule was seen of."""
     _tried: list[bool] = field(default_factory=list)
     """Whether the model may be given several sequences in one row, once it was tried."""
+    _held: list[tuple[Window, list[Pass]]] = field(default_factory=list)
+    """The window that a first pass ended with, with layers' inputs and δ: a second pass begins with it."""
 
     @cached_property
     def _places(self) -> Places:
@@ -97,13 +100,21 @@ class Fused:
         receive: Receive,
         passed: Passed = untold,
         receive_rb: ReceiveX | None = None,
+        *,
+        hold: bool = False,
     ) -> Iterator[Scored]:
-        """First pass over all units, window by window."""
+        """First pass over all units, window by window. Of the last one layers' inputs and δ may be held: they
+        take the place of its graph. Not beside (2b), which needs the graph as well."""
+        windows = self._windows(units)
+        self._held.clear()
 
         def of(window: Window) -> list[Scored]:
-            return (self._one_large if window.oversize else self._at_once)(window, receive, receive_rb)
+            if window.oversize:
+                return self._one_large(window, receive, receive_rb)
+            last = hold and receive_rb is None and window is windows[-1]
+            return self._at_once(window, receive, receive_rb, hold=last)
 
-        return _in_order(self._windows(units), of, passed)
+        return _in_order(windows, of, passed)
 
     def scores(self, units: Sequence[UnitObjective], passed: Passed = untold) -> Iterator[Rescored]:
         """S, and each response's log-probabilities and entropies, in the windows of `measurements`."""
@@ -143,10 +154,22 @@ class Fused:
         receive_rb = dots.add_rao_blackwell if rao_blackwell else None
 
         def of(window: Window) -> list[Dots]:
-            self._in_parts(window, [scored[n] for n in window.numbers], dots, receive_rb)
+            if self._holds(window):
+                _, passes = self._held.pop()
+                handed_over_again(self.registry, passes, window.numbers, dots)
+            else:
+                self._in_parts(window, [scored[n] for n in window.numbers], dots, receive_rb)
             return [dots.of(number) for number in window.numbers]
 
-        return _in_order(self._windows([s.objective for s in scored]), of, passed)
+        windows = self._windows([s.objective for s in scored])
+        return _in_order(sorted(windows, key=self._holds, reverse=True), of, passed)
+
+    def _holds(self, window: Window) -> bool:
+        """Whether this very window's layers' inputs and δ are there."""
+        return any(
+            window.numbers == held.numbers and all(map(operator.is_, window.units, held.units))
+            for held, _ in self._held
+        )
 
     def _one_large(self, window: Window, receive: Receive, receive_rb: ReceiveX | None) -> list[Scored]:
         """A unit whose weights must be known before it is differentiated in parts."""
@@ -177,12 +200,14 @@ class Fused:
             for unit, tokens in zip(window.units, _by_unit(window, bundles, scores), strict=True)
         ]
 
-    def _at_once(self, window: Window, receive: Receive, receive_rb: ReceiveX | None) -> list[Scored]:
+    def _at_once(
+        self, window: Window, receive: Receive, receive_rb: ReceiveX | None, *, hold: bool
+    ) -> list[Scored]:
         """All graphs of the window, then their reverse passes."""
         bundles = window.bundles
         tapes = self._tapes(bundles)
         scored = _split(window, bundles, tapes)
-        self._reverse(window, bundles, tapes, scored, receive, receive_rb)
+        self._reverse(window, bundles, tapes, scored, receive, receive_rb, hold=hold)
         return scored
 
     def _in_parts(
@@ -202,6 +227,8 @@ class Fused:
         scored: Sequence[Scored],
         receive: Receive,
         receive_rb: ReceiveX | None,
+        *,
+        hold: bool = False,
     ) -> None:
         """Of S, then of what (2b) differentiates, whose weights of tokens follow from the forward passes."""
 
@@ -213,7 +240,10 @@ class Fused:
 
         of_S = passes([tape.S for tape in tapes], window.weights([s.S for s in scored]))
         again = receive_rb is not None
-        self._without_rule.update(reverse(self.registry, of_S, window.numbers, receive, again=again))
+        without_rule = reverse(self.registry, of_S, window.numbers, receive, again=again, hold=hold)
+        self._without_rule.update(without_rule)
+        if hold and not without_rule:
+            self._held.append((window, of_S))
         if receive_rb is not None:
             to_come = [w for s in scored for w in s.objective.entropies_to_come(s.tokens)]
             roots = [

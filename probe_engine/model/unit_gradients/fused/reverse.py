@@ -110,6 +110,7 @@ def reverse(
     receive: Callable[..., None],
     *,
     again: bool,
+    hold: bool = False,
 ) -> set[int]:
     """Hands the gradients to `receive`, share by share, each once for each unit that has one.
 
@@ -119,12 +120,14 @@ def reverse(
         units: the window's units, as `receive` knows them.
         receive: takes a share of a parameter, some of the units and k tensors [units, *share's shape].
         again: whether the tapes are needed for another reverse pass; else they are used up.
+        hold: whether layers' inputs and δ stay for `handed_over_again`, which takes a rule for every use.
 
     Returns:
         The parameters, by index, that autograd differentiated: no rule knew some use of theirs.
     """
     unruled = set().union(*(p.tape.unruled for p in passes))
-    forming = _Forming(registry, passes, units, receive, unruled, again=again)
+    forming = _Forming(registry, passes, units, receive, unruled, again=again, hold=hold and not unruled)
+    forming.begin()
     plans = []
     for each in passes:
         anchors = each.tape.anchors(each.root, unruled)
@@ -142,6 +145,13 @@ def reverse(
             plan.append(_Start(each.tape.start(each.root), torch.ones_like(each.root), left))
     _differentiate(registry, passes, plans, units, receive)
     return unruled | silent
+
+
+def handed_over_again(
+    registry: ParameterRegistry, passes: Sequence[Pass], units: Sequence[int], receive: Callable[..., None]
+) -> None:
+    """The gradients of passes that `reverse` held, which are then used up: nothing goes through the model."""
+    _Forming(registry, passes, units, receive, set(), again=False, hold=False).form_the_rest()
 
 
 @dataclass(frozen=True)
@@ -165,9 +175,10 @@ class _Forming:
         unruled: set[int],
         *,
         again: bool,
+        hold: bool,
     ) -> None:
         self._registry, self._units, self._receive = registry, units, receive
-        self._kinds, self._again = len(passes[0].weights), again
+        self._kinds, self._again, self._hold = len(passes[0].weights), again, hold
         self._uses: dict[int, list[tuple[RuledCall, Pass]]] = defaultdict(list)
         self._awaited: dict[int, int] = {}
         for each in passes:
@@ -175,6 +186,9 @@ class _Forming:
                 if index not in unruled:
                     self._uses[index] += [(call, each) for call in calls]
         self._index = {registry.ids[index]: index for index in self._uses}
+
+    def begin(self) -> None:
+        """A reverse pass will bring δ."""
         for index, uses in self._uses.items():
             self._awaited[index] = len(uses)
             for call, _ in uses:
@@ -218,8 +232,9 @@ class _Forming:
                 dtype = wide(parameter.dtype)
                 totals = [parameter.new_zeros(shape, dtype=dtype) for _ in range(self._kinds)]
             self._receive(share, self._units, *totals)
-        for call, _ in uses:
-            call.release(id(parameter), again=self._again)
+        if not self._hold:
+            for call, _ in uses:
+                call.release(id(parameter), again=self._again)
 
 
 def at_a_time(device: torch.device) -> int:
