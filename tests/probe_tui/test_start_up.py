@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ import unit_states
 
 from probe_engine.events import FindingEvent, StageFinished, StageStarted
 from probe_engine.report import finding
+
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 HEAVY = {
     "arviz_stats",
@@ -52,6 +55,22 @@ async def look_around(run):
 
 os.chdir(sys.argv[1])
 asyncio.run(look_around(Path(sys.argv[1])))
+"""
+
+
+FAULTS_OF_A_TENSOR = """
+import resource, sys
+from contextlib import suppress
+from probe_tui.cli import main
+
+sys.argv = ["probe-tui", "--version"]
+with suppress(SystemExit):
+    main()
+import torch
+
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+torch.zeros(2**26)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
@@ -118,3 +137,20 @@ def test_looking_at_everything_loads_nothing_either(run: Path) -> None:
     assert (run / "run-export" / "report.html").exists()
     assert not HEAVY & modules.packages
     assert modules.rooms == ENGINE
+
+
+@pytest.mark.skipif(
+    not HUGE_PAGES.exists() or "[madvise]" not in HUGE_PAGES.read_text(),
+    reason="the system gives no huge pages, or gives them to all",
+)
+@pytest.mark.parametrize(("asked", "fewer"), [(None, True), ("0", False)])
+def test_large_tensors_lie_in_huge_pages_unless_the_environment_says_otherwise(
+    asked: str | None, fewer: bool
+) -> None:
+    environ = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
+    if asked is not None:
+        environ["THP_MEM_ALLOC_ENABLE"] = asked
+    command = [sys.executable, "-c", FAULTS_OF_A_TENSOR]
+    printed = subprocess.run(command, env=environ, capture_output=True, text=True, check=True).stdout
+    pages_of_4_kib = 4 * 2**26 // 4096
+    assert (int(printed.split()[-1]) < pages_of_4_kib / 2) == fewer
