@@ -11,6 +11,7 @@ h        ∂/∂z = −π ⊙ (ℓ + h)/T
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,16 +26,46 @@ PIECE_BYTES = 2**21
 """Logits that are gone through at a time on a CPU: their few copies should stay in a core's cache."""
 
 
+_VIEWS = ("ViewBackward0", "UnsafeViewBackward0")
+_FORGETFUL = ("MmBackward0", "AddmmBackward0", "MulBackward0", "DivBackward0", "IndexBackward0")
+"""Operations whose derivative takes what they were given, and not what they gave."""
+
+
+@dataclass
+class Spending:
+    """Whether a reverse pass may write the derivative over the logits: fresh memory of their size costs as
+    much time as the arithmetic."""
+
+    now: bool = False
+
+
+def expendable(logits: Tensor) -> bool:
+    """Whether no derivative but those of this module's sums takes the logits."""
+    node = logits.grad_fn
+    while type(node).__name__ in _VIEWS:
+        assert node is not None
+        node = node.next_functions[0][0]
+    return logits.is_contiguous() and type(node).__name__ in _FORGETFUL
+
+
 def log_prob_sums(
-    logits: Tensor, layout: Layout, tokens: Sequence[TokenStatistics], temperature: float = 1.0
+    logits: Tensor,
+    layout: Layout,
+    tokens: Sequence[TokenStatistics],
+    temperature: float = 1.0,
+    spending: Spending | None = None,
 ) -> Tensor:
     """S [N], nats, float64, with a graph where the logits have one.
 
     Args:
         logits: [N, K, V]
+        layout: their places.
         tokens: each response's statistics, of these very logits.
+        temperature: by which they are divided.
+        spending: said anew before each reverse pass; None: never.
     """
-    return _summed(logits, layout, _placed(layout, [t.log_probs for t in tokens], logits), None, temperature)
+    values = _placed(layout, [t.log_probs for t in tokens], logits)
+    return _summed(logits, layout, values, None, temperature, spending)
 
 
 def rao_blackwell_sums(
@@ -43,24 +74,35 @@ def rao_blackwell_sums(
     tokens: Sequence[TokenStatistics],
     to_come: Sequence[Tensor],
     temperature: float = 1.0,
+    spending: Spending | None = None,
 ) -> Tensor:
     """Σ_t [ h_t + W_t·log π_t ] of each response, [N], float64, with a graph: what (2b) differentiates.
 
     Args:
         logits: [N, K, V]
+        layout: their places.
         tokens: each response's statistics, of these very logits.
         to_come: W_t of each response's tokens, constants.
+        temperature: as in `log_prob_sums`.
+        spending: likewise.
     """
     log_probs, entropies = ([getattr(t, name) for t in tokens] for name in ("log_probs", "entropies"))
     weights = _placed(layout, to_come, logits)
     values = _placed(layout, entropies, logits) + weights * _placed(layout, log_probs, logits)
-    return _summed(logits, layout, values, weights, temperature)
+    return _summed(logits, layout, values, weights, temperature, spending)
 
 
 def _summed(
-    logits: Tensor, layout: Layout, values: Tensor, weights: Tensor | None, temperature: float
+    logits: Tensor,
+    layout: Layout,
+    values: Tensor,
+    weights: Tensor | None,
+    temperature: float,
+    spending: Spending | None,
 ) -> Tensor:
-    terms: Tensor = _Terms.apply(logits, values, layout.targets, weights, temperature)  # type: ignore[no-untyped-call]  # torch leaves `apply` untyped
+    terms: Tensor = _Terms.apply(  # type: ignore[no-untyped-call]  # torch leaves `apply` untyped
+        logits, values, layout.targets, weights, temperature, spending or Spending()
+    )
     return layout.sums(terms)
 
 
@@ -69,17 +111,23 @@ class _Terms(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, values: Tensor, targets: Tensor, weights: Tensor | None, temperature: float
+        ctx: Any,
+        logits: Tensor,
+        values: Tensor,
+        targets: Tensor,
+        weights: Tensor | None,
+        temperature: float,
+        spending: Spending,
     ) -> Tensor:
         ctx.save_for_backward(logits, targets, weights)
-        ctx.temperature = temperature
+        ctx.temperature, ctx.spending = temperature, spending
         return values.clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, cotangents: Tensor) -> tuple[Tensor | None, ...]:
         logits, targets, weights = ctx.saved_tensors
-        gradient = torch.empty_like(logits)
+        gradient = logits.detach() if ctx.spending.now else torch.empty_like(logits)
         V = logits.shape[-1]
         rows = rows_at_once(logits, PIECE_BYTES)
         columns = [logits.reshape(-1, V), gradient.view(-1, V), targets.reshape(-1, 1)]
@@ -88,7 +136,7 @@ class _Terms(torch.autograd.Function):
         for z, into, y, c, *w in zip(*(column.split(rows) for column in columns), strict=True):
             derivative = _negative(scaled(z, ctx.temperature), y, *w)
             torch.mul(derivative, -c, out=into)
-        return gradient, None, None, None, None
+        return gradient, None, None, None, None, None
 
 
 def _negative(z: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:

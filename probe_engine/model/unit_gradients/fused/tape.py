@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from probe_engine.estimators.token_statistics import TokenStatistics
-from probe_engine.model.logit_derivatives import log_prob_sums, rao_blackwell_sums
+from probe_engine.model.logit_derivatives import Spending, expendable, log_prob_sums, rao_blackwell_sums
 from probe_engine.model.module_calls import tensors
 from probe_engine.model.packed_layout import PackedLayout, laid_out
 from probe_engine.model.teacher_forcing import (
@@ -132,7 +132,8 @@ class Tape:
             logits = response_logits(model, self._layout)
         self.tokens = tuple(tokens) or response_statistics(logits, self._layout, temperature)
         """of each response"""
-        self.S = log_prob_sums(logits, self._layout, self.tokens, temperature)
+        self._spending, self._expendable = Spending(), expendable(logits)
+        self.S = log_prob_sums(logits, self._layout, self.tokens, temperature, self._spending)
         """[N], with its graph"""
         self._logits = logits if self.S.requires_grad else None
         self._edges, visited = leaf_edges([] if self.S.grad_fn is None else [self.S.grad_fn])
@@ -150,7 +151,9 @@ class Tape:
     def rao_blackwell(self, to_come: Sequence[Tensor]) -> Tensor:
         """What (2b) differentiates, [N], from W [L] of each sequence; on the graph of S."""
         assert self._logits is not None  # gone with the graph, after a reverse pass that does not retain it
-        return rao_blackwell_sums(self._logits, self._layout, self.tokens, to_come, self._temperature)
+        return rao_blackwell_sums(
+            self._logits, self._layout, self.tokens, to_come, self._temperature, self._spending
+        )
 
     def mixes(self, sequence: int) -> bool:
         """Whether S of this sequence depends on a place that is taken for another one's; or on none at all.
@@ -193,8 +196,9 @@ class Tape:
         Args:
             root: [N], S or what (2b) differentiates.
             anchors: whose δ is wanted.
-            retain: whether the graph is needed once more.
+            retain: whether the graph is needed once more; else it goes, and the logits may with it.
         """
+        self._spending.now = self._expendable and not retain
         if not retain:
             self._logits = None
         order = list(anchors)
