@@ -24,7 +24,7 @@ from probe_engine.model.unit_gradients.vector_sum import VectorSum
 from probe_engine.registry import ParameterRegistry
 from probe_engine.spec import XForm
 from probe_engine.types import Role
-from probe_engine.vectors import SHARE, ParameterVector, Share, dots, share_of
+from probe_engine.vectors import BLOCK, FEW_BLOCKS, SHARE, ParameterVector, Share, dots, share_of
 
 
 class UnitVectors:
@@ -248,8 +248,12 @@ def _products(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     Args:
         pairs: [units, ...] with the same, or without the first axis.
     """
-    flat = [(a.flatten(1), b.flatten(int(b.dim() == a.dim()))) for a, b in pairs]
-    units, numel = flat[0][0].shape
+    axes = pairs[0][0].dim()
+    units, numel = pairs[0][0].flatten(1).shape
+    flat_by_id = {id(t): t.flatten(int(t.dim() == axes)) for pair in pairs for t in pair}
+    if numel < BLOCK * FEW_BLOCKS:  # what `dots` would widen for each of its pairs
+        flat_by_id = {key: t.double() for key, t in flat_by_id.items()}
+    flat = [(flat_by_id[id(a)], flat_by_id[id(b)]) for a, b in pairs]
     total = torch.zeros(units, len(pairs), dtype=torch.float64, device=flat[0][0].device)
     size = max(1, SHARE // units)
     for first in range(0, numel, size):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -190,13 +191,18 @@ class Runs:
         """Other segments than it and its prompt."""
         return self.row.foreign(sequence)
 
+    @cached_property
+    def _positions(self) -> tuple[tuple[int, tuple[int, ...]], ...]:
+        """T and K, and what they are made of."""
+        return tuple((sum(lengths), lengths) for lengths in (self.row.lengths, self.kept))
+
     def _axes(self, shape: Sequence[int]) -> list[tuple[int, tuple[int, ...]]]:
         """Which may be that of positions, and each segment's length along it, or each response's."""
         return [
             (axis, lengths)
             for axis in range(1, len(shape) - 1)
-            for lengths in (self.row.lengths, self.kept)
-            if shape[axis] == sum(lengths)
+            for total, lengths in self._positions
+            if shape[axis] == total
         ]
 
 
