@@ -24,8 +24,8 @@ DOUBLE = 2
 LOGITS = 3
 """The logits and their float32 copies in a reverse pass by autograd: their gradient, and how it is put
 together from its chunks."""
-LOGITS_IN_PLACE = 2
-"""Of `fused`, which writes the gradient into the place of what it was computed from."""
+LOGITS_IN_PLACE = 1
+"""Of `fused`, whose last reverse pass writes the gradient over them; one before that makes a copy."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,12 @@ class Counted:
     seconds: float
     """Of so many tokens in the latest pass with a graph: none but the first is held up by being counted."""
 
-    def nbytes(self, method: str, tokens: int, targets: int, dtype: torch.dtype) -> int:
-        """What a reverse pass takes for so many tokens, logits of so many targets in `dtype`."""
+    def nbytes(
+        self, method: str, tokens: int, targets: int, dtype: torch.dtype, *, rao_blackwell: bool = False
+    ) -> int:
+        """What reverse passes take for so many tokens, logits of so many targets in `dtype`."""
         logits = targets * self.vocabulary * dtype.itemsize
-        copies = LOGITS_IN_PLACE if method == "fused" else LOGITS
+        copies = LOGITS_IN_PLACE + rao_blackwell if method == "fused" else LOGITS
         return self.saved * tokens // self.tokens + copies * logits
 
 

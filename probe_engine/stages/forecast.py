@@ -130,7 +130,7 @@ def forecast(
     at_once = min(size, extent.sequences)
     for name in get_args(Method):
         tokens, targets = largest_pass(windows) if name == "fused" else (len(longest), len(longest.response))
-        nbytes = first.forward.nbytes(name, tokens, targets, wide(dtype))
+        nbytes = first.forward.nbytes(name, tokens, targets, wide(dtype), rao_blackwell=rao_blackwell)
         passing = PassTokens.of(name, units, size, packs=packs, holds=not spec.checkpointing)
         scoring = sum(scored_tokens(name, scored, size, packs=packs) for scored in again)
         memory = need(

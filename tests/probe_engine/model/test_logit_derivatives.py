@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from probe_engine.model import logit_derivatives, teacher_forcing
-from probe_engine.model.logit_derivatives import log_prob_sums, rao_blackwell_sums
+from probe_engine.model.logit_derivatives import Spending, expendable, log_prob_sums, rao_blackwell_sums
 from probe_engine.model.teacher_forcing import (
     Layout,
     TokenSequence,
@@ -101,6 +101,40 @@ def test_narrow_logits_are_widened_before_anything_cancels(layout):
         (reference,) = torch.autograd.grad(theirs, wide, COTANGENTS)
         assert mine.dtype == torch.bfloat16
         torch.testing.assert_close(mine.double(), reference, rtol=2**-7, atol=1e-7)
+
+
+def test_the_last_reverse_pass_writes_over_the_logits_what_others_leave_alone(layout):
+    weight = logits(layout).detach().flatten(0, -2).requires_grad_()
+    unit = torch.eye(len(weight), dtype=torch.float64)
+    z = (unit @ weight).view(*layout.targets.shape, VOCABULARY)
+    assert expendable(z)
+    before, spending = z.detach().clone(), Spending()
+    tokens, weights = response_statistics(z, layout), to_come(layout)
+    S = log_prob_sums(z, layout, tokens, 0.7, spending)
+    sums = rao_blackwell_sums(z, layout, tokens, weights, 0.7, spending)
+    expected = [
+        torch.autograd.grad(root, weight, COTANGENTS, retain_graph=True)[0].clone() for root in (S, sums)
+    ]
+    assert torch.equal(z, before)
+    (of_S,) = torch.autograd.grad(S, weight, COTANGENTS, retain_graph=True)
+    spending.now = True
+    (of_sums,) = torch.autograd.grad(sums, weight, COTANGENTS)
+    assert torch.equal(of_S, expected[0])
+    assert torch.equal(of_sums, expected[1])
+    assert torch.equal(z.detach().flatten(0, -2), of_sums)
+    with pytest.raises(RuntimeError):  # nobody takes what was written over for logits
+        torch.autograd.grad(S, weight, COTANGENTS)
+
+
+def test_logits_that_another_derivative_takes_are_not_expendable():
+    x = torch.ones(2, 3, 4, requires_grad=True)
+    w = torch.ones(4, 5, requires_grad=True)
+    assert expendable(x @ w)
+    assert expendable(30 * torch.tanh(x @ w / 30))
+    assert not expendable(torch.tanh(x @ w))
+    assert not expendable((x @ w)[:, :2])
+    assert not expendable(x)
+    assert not expendable((x @ w).detach())
 
 
 def test_without_a_graph_there_is_none(layout):
