@@ -167,3 +167,20 @@ def test_a_forward_that_raises_leaves_nothing_behind() -> None:
 
 def one_pass(model: nn.Module) -> None:
     model(input_ids=torch.zeros(1, 4, dtype=torch.long))
+
+
+def test_what_a_first_pass_leaves_saves_the_second_what_is_foreseen() -> None:
+    policy, units = tiny.policy(MODELS["full"]()), objectives(tiny.batch(sizes=(4, 4, 4, 4)))
+    computed = unit_gradients("fused", policy.model, policy.registry, micro_batch=8, temperature=1.0)
+    packs, one = computed.packs(units), cost(policy, units)
+
+    def costs(*, hold: bool) -> tuple[float, int]:
+        tokens = PassTokens.of("fused", units, 8, packs=packs, holds=hold)
+        assert (0 < tokens.held < tokens.differentiated) == hold
+        scored = list(computed.measurements(units, lambda *_: None, hold=hold))
+        with FlopCounterMode(display=False) as counter:
+            list(computed.contractions(scored, [], []))
+        return one.contractions("fused", tokens, directions=0), counter.get_total_flops()
+
+    (foreseen, found), (foreseen_held, found_held) = costs(hold=False), costs(hold=True)
+    assert foreseen - foreseen_held == pytest.approx(found - found_held, rel=0.15)
