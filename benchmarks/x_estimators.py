@@ -60,8 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def first_pass(case: Case, *, rao_blackwell: bool) -> None:
     """X, by one form or both, and Y of all units; they are let go."""
-    receive_rb = (lambda *_: None) if rao_blackwell else None
-    for _ in case.method().measurements(case.units, lambda *_: None, receive_rb=receive_rb):
+    for _ in case.method().measurements(case.units, lambda *_: None, rao_blackwell=rao_blackwell):
         pass
 
 

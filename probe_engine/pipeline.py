@@ -28,7 +28,7 @@ from probe_engine.stages.estimate import estimate, learning_rate
 from probe_engine.stages.flow import flow
 from probe_engine.stages.forecast import compared, forecast
 from probe_engine.stages.judge import judge
-from probe_engine.stages.measure import keeps_vectors, measure, plan, refuse_shards
+from probe_engine.stages.measure import arranged, measure, plan, refuse_shards
 from probe_engine.stages.on_policy import small_sample
 from probe_engine.stages.realize import realize
 from probe_engine.stages.rollouts import live_rollouts, rollouts
@@ -84,13 +84,13 @@ def probe_run(
                 spec.seed,
                 rao_blackwell=rao_blackwell,
                 thorough=until == "flow",
-                second_pass=not keeps_vectors(
+                second_pass=not arranged(
                     method,
                     policy.registry,
                     len(units),
                     spec.memory_budget_bytes,
                     rao_blackwell=rao_blackwell,
-                ),
+                ).keeps,
             ),
         )
         if until == "flow":

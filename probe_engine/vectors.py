@@ -34,13 +34,16 @@ class Share(NamedTuple):
         """Whether it is all of the parameter."""
         return self.stop is None
 
-    def ends(self, like: Tensor) -> bool:
-        """Whether no rows come behind it, in what has the parameter's shape."""
-        return self.stop is None or self.stop >= len(like)
-
     def of(self, tensor: Tensor) -> Tensor:
         """A view of the same rows of what has the parameter's shape."""
         return tensor if self.whole else tensor[self.start : self.stop]
+
+    def span(self, like: Tensor) -> slice:
+        """Where they lie in what has the parameter's shape, flattened."""
+        if self.stop is None:
+            return slice(0, like.numel())
+        row = like[0].numel()
+        return slice(self.start * row, self.stop * row)
 
 
 def shares(parameter: int, like: Tensor, numbers: int) -> list[Share]:

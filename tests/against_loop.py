@@ -45,8 +45,7 @@ def trained(model: nn.Module) -> ParameterRegistry:
 def vectors(method, units=UNITS, *, rao_blackwell: bool = False) -> list[tuple[ParameterVector, ...]]:
     """X and Y of each unit, and X of (2b)."""
     received = UnitVectors(method.registry)
-    receive_rb = received.add_rao_blackwell if rao_blackwell else None
-    scored = list(method.measurements(units, received, receive_rb=receive_rb))
+    scored = list(method.measurements(units, received, rao_blackwell=rao_blackwell))
     assert [s.objective for s in scored] == list(units)
     third = [received.rao_blackwell] if rao_blackwell else []
     return [(*received.of(number), *(of(number) for of in third)) for number in range(len(units))]

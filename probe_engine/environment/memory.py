@@ -33,6 +33,12 @@ def free_memory(device: torch.device) -> FreeMemory | None:
     return min(machine, *containers, key=lambda free: free.nbytes)
 
 
+def fits(nbytes: int, device: torch.device) -> bool:
+    """Whether a device that says how much is left has room for this much, and as much again for passes."""
+    free = free_memory(device)
+    return free is None or 2 * nbytes <= free.nbytes
+
+
 def container_limits(
     root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
 ) -> Iterator[int]:

@@ -163,7 +163,9 @@ class _Sums:
             if self._squares is not None and of_y is not None:
                 self._squares.add(Share(index), of_y)
 
-    def __call__(self, share: Share, _units: Sequence[int], x: Tensor, y: Tensor) -> None:
+    def __call__(
+        self, share: Share, _units: Sequence[int], x: Tensor, y: Tensor, _x_rb: Tensor | None = None, /
+    ) -> None:
         """A share of X and Y of each of some units."""
         for of_x, of_y in zip(x, y, strict=True):
             self._x.add_share(share, of_x)

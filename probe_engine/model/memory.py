@@ -37,30 +37,70 @@ class Sizes:
     """Where they are known; else there are as many as the sequences allow."""
     sequence: int | None = None
     """What a sequence of a micro-batch takes, where it was counted; else it is estimated."""
-    together: int | None = None
-    """Most units in one pass, where they are known; else as many as a micro-batch holds on average."""
     split: bool | None = None
-    """Whether a unit takes several passes; likewise."""
+    """Whether a unit takes several passes, where it is known; else whether an average one does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrangement:
+    """How often the units are gone through, so that what is held of their vectors fits."""
+
+    kept: int
+    """Bytes of X_u (by either form) and P Y_u of every unit, for one pass; 0 where they do not fit."""
+    apart: bool
+    """Four times: X of (2b) after that of (2), whose sums are let go. Else twice."""
+
+    @classmethod
+    def within(
+        cls, budget: int, vector: int, units: int, *, may_keep: bool, rao_blackwell: bool
+    ) -> Arrangement:
+        """The quickest for which the budget will do.
+
+        Args:
+            budget: bytes, beside the sums of X of one form and of Y.
+            vector: bytes of one over all parameters.
+            units: how many there are.
+            may_keep: whether the method does without a second pass where vectors are kept.
+            rao_blackwell: whether X of (2b) is computed as well.
+        """
+        kept = (2 + rao_blackwell) * units * vector
+        if may_keep and kept <= budget:
+            return cls(kept, apart=False)
+        return cls(0, apart=rao_blackwell and may_keep and 2 * vector > budget)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether vectors of units outlive their pass."""
+        return self.kept > 0
+
+    @property
+    def passes(self) -> int:
+        """Over all units."""
+        return 1 if self.keeps else 4 if self.apart else 2
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
     """Bytes, by what takes them."""
 
+    arrangement: Arrangement
     weights: int
     optimizer: int
     lengths: int
     """Vectors over all trainable parameters at once, while the measurement goes on."""
     vector: int
     """One of them."""
-    kept: int
-    """X_u (by either form) and P Y_u of every unit, where they fit into the memory budget."""
     sequence: int
     """What one sequence of a micro-batch saves for the reverse pass."""
     sequences: int
     """In a micro-batch."""
     widened: int
     """Float32 copies of narrow weights, while the virtual step is measured."""
+
+    @property
+    def kept(self) -> int:
+        """X_u (by either form) and P Y_u of every unit, where they fit into the memory budget."""
+        return self.arrangement.kept
 
     @property
     def vectors(self) -> int:
@@ -101,54 +141,47 @@ def need(
     vector = sizes.trainable * wide(dtype).itemsize
     # A unit has two responses or more.
     units = sizes.extent.sequences // 2 if sizes.units is None else sizes.units
-    kept = (3 if rao_blackwell else 2) * units * vector
     alpha = method.startswith("alpha")
     if sizes.sequence is None:
         sequence = sequence_bytes(sizes.config, sizes.extent, dtype, alpha=alpha)
     else:
         sequence = sizes.sequence * (ALPHA if alpha else 1)
-    keeps = not alpha and kept <= budget
+    arrangement = Arrangement.within(budget, vector, units, may_keep=not alpha, rao_blackwell=rao_blackwell)
     sequences = min(micro_batch, max(1, sizes.extent.sequences))
-    together = sequences * units / max(1, sizes.extent.sequences)
     narrow = 0 if dtype == wide(dtype) else sizes.weights + sizes.held
     return Need(
+        arrangement=arrangement,
         weights=sizes.weights * dtype.itemsize,
         optimizer=sizes.optimizer,
         lengths=_lengths(
             method,
-            max(1, int(together)) if sizes.together is None else sizes.together,
+            arrangement,
             rao_blackwell=rao_blackwell,
-            keeps=keeps,
-            split=together < 1 if sizes.split is None else sizes.split,
+            split=sequences * units < sizes.extent.sequences if sizes.split is None else sizes.split,
         ),
         vector=vector,
-        kept=kept if keeps else 0,
         sequence=sequence,
         sequences=sequences,
         widened=narrow * wide(dtype).itemsize,
     )
 
 
-def _lengths(method: str, together: int, *, rao_blackwell: bool, keeps: bool, split: bool) -> int:
+def _lengths(method: str, arrangement: Arrangement, *, rao_blackwell: bool, split: bool) -> int:
     """Vectors over all trainable parameters beside θ, Adam's state and what is kept of each unit.
 
     Args:
         method: `--method`.
-        together: most units in one pass.
+        arrangement: of the passes.
         rao_blackwell: whether X of (2b) is computed as well.
-        keeps: whether X_u and P Y_u of every unit are kept.
         split: whether a unit takes several passes.
     """
     of_unit = 3 if rao_blackwell else 2
-    sums = 2 * of_unit
-    held = int(keeps)  # P, beside the vectors that it multiplies
+    sums = 2 * (2 if arrangement.apart else of_unit)
+    held = int(arrangement.keeps)  # P, beside the vectors that it multiplies
     if method.startswith("alpha"):
         return sums + ALPHA_LENGTHS
-    if method != "fused":
-        return sums + held + of_unit * (2 if split else 1)
-    # P Y of each unit of a pass waits until X of (2b) comes.
-    waiting = together if rao_blackwell and not keeps else 0
-    return sums + held + max(waiting, of_unit if split else 0)
+    vectors = (1 if split else 0) + (method != "fused")
+    return sums + held + of_unit * vectors
 
 
 def sequence_bytes(config: Any, extent: Extent, dtype: torch.dtype, *, alpha: bool = False) -> int:

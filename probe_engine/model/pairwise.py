@@ -2,76 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from probe_engine.vectors import ParameterVector
+from probe_engine.model.kept_vectors import KeptVectors
+from probe_engine.vectors import ParameterVector, dots
 
-WIDENED = 2**21
+WIDENED = 2**19
 """Numbers in float64 at a time, of all vectors together."""
 
 
 class PairwiseDots:
-    """Grows by a row and a column with each unit; dot products accumulate in float64."""
+    """Grows by a row and a column with each unit; dot products accumulate in float64.
 
-    def __init__(self) -> None:
-        self._xs: list[ParameterVector] = []
-        self._pys: list[ParameterVector] = []
+    Args:
+        x: X_u of all units.
+        py: P Y_u.
+    """
+
+    def __init__(self, x: KeptVectors, py: KeptVectors) -> None:
+        self._x, self._py = x, py
         self._matrix = torch.zeros((0, 0), dtype=torch.float64)
 
-    def __len__(self) -> int:
-        return len(self._xs)
-
-    def add(self, x: ParameterVector, py: ParameterVector) -> None:
-        """Keeps one unit's X_u and P Y_u."""
-        self._xs.append(x)
-        self._pys.append(py)
-
-    def matrix(self) -> Tensor:
-        """X_u·P Y_v, [n, n] of the n units so far; only what is new is computed."""
-        old, now = len(self._matrix), len(self._xs)
-        grown = torch.zeros((now, now), dtype=torch.float64)
+    def matrix(self, units: int) -> Tensor:
+        """X_u·P Y_v, [n, n] of the first n units, which have come; only what is new is computed."""
+        old = len(self._matrix)
+        grown = torch.zeros((units, units), dtype=torch.float64)
         grown[:old, :old] = self._matrix
-        grown[:, old:] = _gram(self._xs, self._pys[old:])
-        grown[old:, :old] = _gram(self._xs[old:], self._pys[:old])
+        grown[:, old:] = self._products(slice(0, units), slice(old, units))
+        grown[old:, :old] = self._products(slice(old, units), slice(0, old))
         self._matrix = grown
         return grown
 
     def with_directions(
         self, x_direction: ParameterVector, py_direction: ParameterVector
     ) -> tuple[Tensor, Tensor]:
-        """X_u·v and P Y_u·w of the n units so far, each [n]."""
-        return _gram(self._xs, [x_direction])[:, 0], _gram(self._pys, [py_direction])[:, 0]
+        """X_u·v and P Y_u·w of the units of `matrix`, each [n]."""
+        return self._along(self._x, x_direction), self._along(self._py, py_direction)
 
-
-def _gram(xs: Sequence[ParameterVector], ys: Sequence[ParameterVector]) -> Tensor:
-    """X_u·Y_v [len(xs), len(ys)], a piece of a parameter at a time: no second copy of the vectors exists, and
-    what is widened stays in a core's cache."""
-    total = torch.zeros((len(xs), len(ys)), dtype=torch.float64)
-    if not xs or not ys:
+    def _products(self, of_x: slice, of_py: slice) -> Tensor:
+        """A piece at a time: what is widened stays in a core's cache."""
+        total = torch.zeros((of_x.stop - of_x.start, of_py.stop - of_py.start), dtype=torch.float64)
+        if not total.numel():
+            return total
+        size = max(1, WIDENED // sum(total.shape))
+        for x, py in zip(self._x.rows(of_x), self._py.rows(of_py), strict=True):
+            pieces = zip(x.split(size, 1), py.split(size, 1), strict=True)
+            # Nobody waits for a device piece by piece.
+            found = torch.stack([a.double() @ b.double().T for a, b in pieces]).sum(0)
+            total += found.cpu()
         return total
-    by_device: dict[torch.device, Tensor] = {}
-    size = max(1, WIDENED // (len(xs) + len(ys)))
-    for index in range(len(xs[0].tensors)):
-        x_tensors, y_tensors = [x.tensors[index] for x in xs], [y.tensors[index] for y in ys]
-        template = next((t for t in (*x_tensors, *y_tensors) if t is not None), None)
-        if template is None:
-            continue
-        x_rows, y_rows = _rows(x_tensors, template), _rows(y_tensors, template)
-        for first in range(0, template.numel(), size):
-            at = slice(first, first + size)
-            found = _widened(x_rows, at) @ _widened(y_rows, at).T
-            # Nobody waits for a device parameter by parameter.
-            by_device[found.device] = by_device.get(found.device, 0) + found
-    return total + sum(found.cpu() for found in by_device.values())
 
-
-def _rows(tensors: Sequence[Tensor | None], template: Tensor) -> list[Tensor]:
-    zero = template.new_zeros(()).expand(template.numel())
-    return [zero if t is None else t.flatten() for t in tensors]
-
-
-def _widened(rows: Sequence[Tensor], at: slice) -> Tensor:
-    return torch.stack([row[at] for row in rows]).double()
+    def _along(self, kept: KeptVectors, direction: ParameterVector) -> Tensor:
+        units = len(self._matrix)
+        total = torch.zeros(units, dtype=torch.float64)
+        for share in direction.shares:
+            v = direction.share(share)
+            if v is not None:
+                mine = kept.share(share, units)
+                total += dots(mine, v.flatten().to(mine)).cpu()
+        return total

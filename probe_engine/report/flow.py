@@ -85,6 +85,8 @@ class MethodInfo(msgspec.Struct, frozen=True, kw_only=True):
     x_estimator: str
     passes: int
     vectors_kept: bool
+    vectors_on: str | None = None
+    """The device that holds them; null where none are kept."""
     fallback_parameters: int
     attention: str
     checkpointed_layers: int = 0

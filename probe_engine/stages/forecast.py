@@ -137,7 +137,6 @@ def forecast(
             replace(
                 sizes,
                 sequence=nbytes // at_once if name == "fused" else nbytes,
-                together=max(len(window.units) for window in windows),
                 split=any(window.oversize for window in windows) if name == "fused" else largest > size,
             ),
             dtype,
@@ -147,10 +146,15 @@ def forecast(
             method=name,
             rao_blackwell=rao_blackwell,
         )
-        passes = 1 if memory.kept else 2
+        passes, apart = memory.arrangement.passes, memory.arrangement.apart
         gradients = token.gradients(name, passing, rao_blackwell=rao_blackwell)
-        if passes == 2:
+        if apart:
+            gradients += token.gradients(name, passing) + token.contractions(name, passing, directions)
+            gradients += token.contractions(name, replace(passing, held=0), directions)
+        elif passes == 2:
             gradients += token.contractions(name, passing, directions, rao_blackwell=rao_blackwell)
+        if name == method.name:
+            begun_with_both = rao_blackwell and not apart
         work[name] = (gradients, scoring * token.forward)
         costs[name] = Cost(
             passes=passes,
@@ -161,7 +165,7 @@ def forecast(
         )
 
     first_pass = token.gradients(
-        method.name, PassTokens.of(method.name, units, size, packs=packs), rao_blackwell=rao_blackwell
+        method.name, PassTokens.of(method.name, units, size, packs=packs), rao_blackwell=begun_with_both
     )
     rate = first_pass * first.tokens / _tokens(units) / first.seconds
     scoring_rate = first.forward.flops / first.forward.seconds

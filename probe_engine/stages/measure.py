@@ -6,15 +6,17 @@ from collections.abc import Collection, Sequence
 from functools import partial
 
 import msgspec
+import torch
 
 from probe_engine.checks import gradient, preconditioner
 from probe_engine.checks.mapping import order_in_question, own_states
 from probe_engine.checks.optimizer import own_step_known
+from probe_engine.environment.memory import fits
 from probe_engine.errors import ProbeError
 from probe_engine.estimators.mapping import GradientSquares, mapping_correlation
 from probe_engine.events import FindingEvent, Part, Units
 from probe_engine.model.checkpointing import recomputing
-from probe_engine.model.pairwise import PairwiseDots
+from probe_engine.model.memory import Arrangement
 from probe_engine.model.preconditioner import Preconditioner, stale_ratio
 from probe_engine.model.sharding import is_sharded
 from probe_engine.model.unit_gradients import UnitGradients, UnitObjective
@@ -29,7 +31,16 @@ from probe_engine.stages.meter import Meter
 from probe_engine.stages.on_policy import sampled_from_policy
 from probe_engine.stages.own_step import is_known, max_grad_norm, step_on
 from probe_engine.stages.panel import of_sums
-from probe_engine.stages.unit_dots import FirstPass, OwnDirections, from_kept, from_pairs, grown, second_pass
+from probe_engine.stages.unit_dots import (
+    Dotted,
+    FirstPass,
+    OwnDirections,
+    from_kept,
+    from_pairs,
+    grown,
+    rao_blackwell_passes,
+    second_pass,
+)
 from probe_engine.types import OptimizerState, Policy, Role
 from probe_engine.vectors import ParameterVector, wide
 
@@ -54,12 +65,14 @@ def refuse_shards(registry: ParameterRegistry) -> None:
         )
 
 
-def keeps_vectors(
+def arranged(
     method: UnitGradients, registry: ParameterRegistry, units: int, budget: int, *, rao_blackwell: bool
-) -> bool:
-    """Whether X_u, P Y_u and X_u of (2b) of all units fit into `budget` bytes; else there are two passes."""
-    vector_bytes = sum(v.numel() * wide(v.dtype).itemsize for v in registry.parameters)
-    return method.keeps_vectors and (2 + rao_blackwell) * units * vector_bytes <= budget
+) -> Arrangement:
+    """The passes over this many units, with `budget` bytes for kept vectors."""
+    vector = sum(v.numel() * wide(v.dtype).itemsize for v in registry.parameters)
+    return Arrangement.within(
+        budget, vector, units, may_keep=method.keeps_vectors, rao_blackwell=rao_blackwell
+    )
 
 
 def measure(
@@ -76,12 +89,12 @@ def measure(
     foresee: Foresee | None = None,
 ) -> Stage[Measured]:
     """First pass: norms, diagonal, sums. Then the dot products with the sums: from kept vectors where
-    they fit into the budget, else by a second pass.
+    they fit into the budget, else by a second pass. X of (2b) has two more where not even its sums fit.
 
     Args:
         panel: the gradient-flow panel so far; its sums become those of the whole batch.
         eta: the learning rate, for the contributions so far; None where it is not known.
-        memory_budget: bytes for kept X_u and P Y_u.
+        memory_budget: bytes for kept X_u and P Y_u, or for the sums of a second form of X.
         policy_temperature: by which the method divides logits.
         steps: with `adamw`, the units' dot products with the optimizer's own step are taken as well.
         x_estimator: beyond `score`, X of (2b) is computed beside that of (2); λ must be constant.
@@ -89,26 +102,27 @@ def measure(
     """
     registry = policy.registry
     forms: tuple[XForm, ...] = ("score",) if x_estimator == "score" else ("score", "rao_blackwell")
+    arrangement = arranged(method, registry, len(units), memory_budget, rao_blackwell=len(forms) > 1)
+    keep, forms = arrangement.keeps, forms[:1] if arrangement.apart else forms
     rao_blackwell = len(forms) > 1
-    keep = keeps_vectors(method, registry, len(units), memory_budget, rao_blackwell=rao_blackwell)
     recomputed = recomputing(policy.model)
-    info = partial(_info, method, units, x_estimator, keep, recomputed)
+    keep_on = _kept_on(registry, arrangement) if keep else None
+    info = partial(_info, method, units, x_estimator, arrangement, keep_on, recomputed)
     yield Part(method=info())
     if keep:
         p = p.held()
-    meter = Meter("measure", sum(u.tokens for u in units) * (1 if keep else 2))
+    meter = Meter("measure", sum(u.tokens for u in units) * arrangement.passes)
 
-    kept = {form: PairwiseDots() for form in forms}
     every = _growth_step(len(units), registry.numel)
     squares = GradientSquares(registry) if order_in_question(policy.optimizer) else None
     roles = [u.unit.role for u in units]
-    unit_sums = UnitSums(registry, p, roles, keep=keep, rao_blackwell=rao_blackwell, squares=squares)
+    unit_sums = UnitSums(registry, p, roles, keep_on=keep_on, rao_blackwell=rao_blackwell, squares=squares)
     passed: list[FirstPass] = []
     first_pass = method.measurements(
         units,
         unit_sums,
         meter,
-        unit_sums.add_rao_blackwell if rao_blackwell else None,
+        rao_blackwell=rao_blackwell,
         hold=not keep and not recomputed,
     )
     foreseen: Forecast | None = None
@@ -119,13 +133,10 @@ def measure(
         first = FirstPass.of(scored, {form: unit_sums.norms(number, form) for form in forms})
         passed.append(first)
         yield Units(rows=[first.row])
-        if keep:
-            x, py, x_rb = unit_sums.kept(number)
-            for form, mine in zip(forms, (x, x_rb), strict=False):
-                kept[form].add(mine, py)
-            if len(passed) % every == 0 and eta is not None:
-                known = {form: from_pairs(passed, form, kept[form].matrix()) for form in forms}
-                yield from grown(known, _sizes(passed), eta)
+        if keep and len(passed) % every == 0 and eta is not None:
+            pairs = {form: dots.matrix(len(passed)) for form, dots in unit_sums.pairs.items()}
+            known = {form: from_pairs(passed, form, matrix) for form, matrix in pairs.items()}
+            yield from grown(known, _sizes(passed), eta)
         yield meter.progress
 
     counts = {role: roles.count(role) for role in ROLES}
@@ -141,19 +152,36 @@ def measure(
     own = step_on(policy, y_sums.mean(["U"])) if stepped and all(counts.values()) else None
     of_all = step_on(policy, mean_y) if stepped else None
     along = None if own is None else OwnDirections.of(own, x_sums)
-    pairs = {form: kept[form].matrix() for form in forms} if keep else {}
+    pairs = {form: dots.matrix(len(passed)) for form, dots in unit_sums.pairs.items()}
     if keep:
-        dotted = {form: from_kept(passed, form, kept[form], along, p) for form in forms}
+        dotted = {form: from_kept(passed, form, dots, along, p) for form, dots in unit_sums.pairs.items()}
     else:
         dotted = yield from second_pass(method, passed, x_sums, py_sums, along, p, eta, meter)
+    limit = max_grad_norm(policy)
+
+    def projected(form: XForm, x: Sums, dots: Dotted) -> Projected:
+        return Projected(
+            tuple(dots.scalars),
+            pairs.get(form),
+            None if own is None else dots.own_step(own, x.mean(["E"]), limit),
+            None if of_all is None else x.mean(ROLES).dot(of_all.delta),
+        )
+
+    by_form = {form: projected(form, x_sums[form], dots) for form, dots in dotted.items()}
+    of_x = x_sums["score"].total.summary()
+    if arrangement.apart:
+        del along, x_sums  # before the other form's sums are made
+        passed, x_rb, dots_rb = yield from rao_blackwell_passes(
+            method, registry, passed, dotted["score"], py_sums, own, p, eta, meter
+        )
+        by_form["rao_blackwell"] = projected("rao_blackwell", x_rb, dots_rb)
     yield Part(method=info())
     yield from sampled_from_policy(units, [first.scored.tokens for first in passed], policy_temperature)
 
     ratio = stale_ratio(registry, policy.optimizer, p, mean_y)
     yield FindingEvent(finding=preconditioner.stale(ratio))
     yield FindingEvent(finding=preconditioner.fallback_scale(p, py_sums.total))
-    totals = (x_sums["score"].total, y_sums.total, py_sums.total)
-    of_x, of_y, of_py = (total.summary() for total in totals)
+    of_y, of_py = y_sums.total.summary(), py_sums.total.summary()
     finite = gradient.finite({"ΣX": of_x, "ΣY": of_y, "ΣP·Y": of_py}, registry)
     order = own_states(policy.optimizer, registry, squares)
     if finite.status == "fail":  # of the few units that `flow` looked at all may have been finite
@@ -166,20 +194,11 @@ def measure(
             mapping_correlation=_mapping_correlation(registry, policy.optimizer, mean_y),
         )
     )
-    limit = max_grad_norm(policy)
     return Measured(
         tuple(units),
         tuple(f.scored.S for f in passed),
         tuple(f.scored.tokens for f in passed),
-        {
-            form: Projected(
-                tuple(dots.scalars),
-                pairs.get(form),
-                None if own is None else dots.own_step(own, x_sums[form].mean(["E"]), limit),
-                None if of_all is None else x_sums[form].mean(ROLES).dot(of_all.delta),
-            )
-            for form, dots in dotted.items()
-        },
+        by_form,
         y_sums,
         py_sums,
         tuple(f.row for f in passed),
@@ -200,11 +219,15 @@ def plan(
 ) -> Stage[Forecast]:
     """The forecast alone: the first units are measured as `measure` does it, and let go."""
     registry = policy.registry
-    keep = keeps_vectors(method, registry, len(units), memory_budget, rao_blackwell=rao_blackwell)
+    arrangement = arranged(method, registry, len(units), memory_budget, rao_blackwell=rao_blackwell)
+    keep_on = _kept_on(registry, arrangement) if arrangement.keeps else None
+    rao_blackwell = rao_blackwell and not arrangement.apart
     roles = [u.unit.role for u in units]
-    sums = UnitSums(registry, p.held() if keep else p, roles, keep=keep, rao_blackwell=rao_blackwell)
+    sums = UnitSums(
+        registry, p if keep_on is None else p.held(), roles, keep_on=keep_on, rao_blackwell=rao_blackwell
+    )
     meter = Meter("measure", sum(u.tokens for u in units))
-    passes = method.measurements(units, sums, meter, sums.add_rao_blackwell if rao_blackwell else None)
+    passes = method.measurements(units, sums, meter, rao_blackwell=rao_blackwell)
     begun, _ = beginning(policy, passes, meter)
     return (yield from foresee(begun))
 
@@ -213,19 +236,27 @@ def _info(
     method: UnitGradients,
     units: Sequence[UnitObjective],
     x_estimator: XEstimator,
-    keep: bool,
+    arrangement: Arrangement,
+    keep_on: torch.device | None,
     recomputed: int,
 ) -> MethodInfo:
     return MethodInfo(
         name=method.name,
         x_estimator=x_estimator,
-        passes=1 if keep else 2,
-        vectors_kept=keep,
+        passes=arrangement.passes,
+        vectors_kept=keep_on is not None,
+        vectors_on=None if keep_on is None else str(keep_on),
         fallback_parameters=method.fallback_parameters,
         attention=method.attention,
         checkpointed_layers=recomputed,
         packed=method.packs(units),
     )
+
+
+def _kept_on(registry: ParameterRegistry, arrangement: Arrangement) -> torch.device:
+    """The model's device, or the machine's memory where that has no room."""
+    device = registry.parameters[0].device
+    return device if fits(arrangement.kept, device) else torch.device("cpu")
 
 
 def _sizes(passed: Sequence[FirstPass]) -> dict[Role, int]:

@@ -12,11 +12,13 @@ from torch import Tensor
 from probe_engine.estimators.histogram import histogram
 from probe_engine.estimators.on_policy import z_score
 from probe_engine.estimators.token_statistics import TokenStatistics
-from probe_engine.events import HistogramEvent
+from probe_engine.events import HistogramEvent, Units
 from probe_engine.model.next_step import NextStep
 from probe_engine.model.pairwise import PairwiseDots
 from probe_engine.model.preconditioner import Preconditioner
 from probe_engine.model.unit_gradients import Scored, UnitGradients
+from probe_engine.model.unit_gradients.received import RaoBlackwellSums
+from probe_engine.registry import ParameterRegistry
 from probe_engine.report import Histograms, UnitRow
 from probe_engine.spec import XForm
 from probe_engine.stages import Stage
@@ -52,6 +54,11 @@ class FirstPass:
             on_policy_z=z,
         )
         return cls(scored, norms, row)
+
+    def with_rao_blackwell(self, x_norm: float, x_py: float) -> FirstPass:
+        """With what a later pass found of X of (2b)."""
+        _, y_norm, py_norm, _ = self.norms["score"]
+        return self.of(self.scored, {**self.norms, "rao_blackwell": (x_norm, y_norm, py_norm, x_py)})
 
     def scalars(self, form: XForm, x_dots: dict[Role, float], y_dots: dict[Role, float]) -> UnitScalars:
         """With its dot products with the sums of each role."""
@@ -121,7 +128,7 @@ def from_kept(
     p: Preconditioner,
 ) -> Dotted:
     """From the vectors of all units."""
-    dotted = Dotted(from_pairs(passed, form, kept.matrix()))
+    dotted = Dotted(from_pairs(passed, form, kept.matrix(len(passed))))
     if along is not None:
         x_dots, y_dots = kept.with_directions(along.delta, p.inverse(along.slopes[form]))
         dotted.own.extend(zip(x_dots.tolist(), y_dots.tolist(), strict=True))
@@ -140,12 +147,8 @@ def second_pass(
 ) -> Stage[dict[XForm, Dotted]]:
     """Dot products with P ΣY and P ΣX of each role, and with what the optimizer's own step asks for."""
     forms = list(x)
-    x_along = [py.by_role[r] for r in ROLES]
-    y_along = {form: [p(sums.by_role[r]) for r in ROLES] for form, sums in x.items()}
-    if along is not None:
-        x_along.append(along.delta)
-        for form in forms:
-            y_along[form].append(along.slopes[form])
+    x_along = _x_along(py, None if along is None else along.delta)
+    y_along = {form: _y_along(form, sums, along, p) for form, sums in x.items()}
     dotted = {form: Dotted() for form in forms}
     contractions = method.contractions(
         [first.scored for first in passed],
@@ -165,6 +168,57 @@ def second_pass(
             yield from grown({form: d.scalars for form, d in dotted.items()}, py.counts, eta)
         yield meter.progress
     return dotted
+
+
+def rao_blackwell_passes(
+    method: UnitGradients,
+    registry: ParameterRegistry,
+    passed: Sequence[FirstPass],
+    score: Dotted,
+    py: Sums,
+    own: NextStep | None,
+    p: Preconditioner,
+    eta: float | None,
+    meter: Meter,
+) -> Stage[tuple[list[FirstPass], Sums, Dotted]]:
+    """X of (2b) after that of (2), when ΣX of that is gone: one pass for its sums and its dot products, one
+    for Y's with those sums.
+
+    Returns:
+        what was passed, with X of (2b); its sums; the dot products.
+    """
+    units = [first.scored.objective for first in passed]
+    x_along = _x_along(py, None if own is None else own.delta)
+    sums = RaoBlackwellSums(registry, p, [u.unit.role for u in units], x_along)
+    both: list[FirstPass] = []
+    for number, _ in enumerate(method.measurements(units, sums, meter, rao_blackwell=True)):
+        x_norm, x_py, _ = sums.of(number)
+        both.append(passed[number].with_rao_blackwell(x_norm, x_py))
+        yield Units(rows=[both[-1].row])
+        yield meter.progress
+    x = Sums(sums.x, py.counts)
+    along = None if own is None else OwnDirections.of(own, {"rao_blackwell": x})
+    y_along = _y_along("rao_blackwell", x, along, p)
+    dotted = Dotted()
+    again = method.contractions([first.scored for first in passed], [], y_along, meter)
+    for number, (first, dots) in enumerate(zip(both, again, strict=True)):
+        _, _, x_dots = sums.of(number)
+        dotted.scalars.append(first.scalars("rao_blackwell", _of_roles(x_dots), _of_roles(dots.y)))
+        if own is not None:
+            dotted.own.append((x_dots[-1], dots.y[-1]))
+        if eta is not None:
+            so_far: dict[XForm, list[UnitScalars]] = {"score": score.scalars, "rao_blackwell": dotted.scalars}
+            yield from grown(so_far, py.counts, eta)
+        yield meter.progress
+    return both, x, dotted
+
+
+def _x_along(py: Sums, delta: ParameterVector | None) -> list[ParameterVector]:
+    return [*(py.by_role[r] for r in ROLES), *([] if delta is None else [delta])]
+
+
+def _y_along(form: XForm, x: Sums, along: OwnDirections | None, p: Preconditioner) -> list[ParameterVector]:
+    return [*(p(x.by_role[r]) for r in ROLES), *([] if along is None else [along.slopes[form]])]
 
 
 def _of_roles(dots: Sequence[float]) -> dict[Role, float]:

@@ -6,13 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 from probe_engine.errors import memory_ran_out
 from probe_engine.model.preconditioner import Preconditioner
-from probe_engine.model.unit_gradients.interface import Measurement, UnitGradients
+from probe_engine.model.unit_gradients.interface import Measurement, Scored, UnitGradients
 from probe_engine.model.unit_gradients.loop import Loop
 from probe_engine.model.unit_gradients.objective import UnitObjective
-from probe_engine.model.unit_gradients.received import measured_together
-from probe_engine.vectors import ParameterVector
+from probe_engine.model.unit_gradients.received import handed_over, measured_together
+from probe_engine.vectors import ParameterVector, Share, inner
 
 NOTHING_LEFT = 0.1
 """Share of X's weights that rounding of S may change: beyond it they are differences of nearly equal S."""
@@ -82,12 +84,16 @@ def agreement(
         return Agreement(objective.unit.id)
     objective = lifted
     x_directions, y_directions = [x, p(y)], [y, p(x)]
+    differences, together = _Differences(reference), list[Measurement]()
+    ours: Scored
     try:
         if beside:
             units = [objective, *beside]
-            ours, *others = measured_together(method, plain.registry, units, rao_blackwell=rao_blackwell)
-        else:
-            ours, others = method.measure(objective, rao_blackwell=rao_blackwell), []
+            together = measured_together(method, plain.registry, units, rao_blackwell=rao_blackwell)
+            ours = together[0]
+            handed_over(0, together[0], differences)
+        else:  # where vectors are large no second one is held
+            (ours,) = method.measurements([objective], differences, rao_blackwell=rao_blackwell)
         tokens = ours.tokens if rao_blackwell else ()
         dots = method.contract(objective, ours.S, x_directions, y_directions, tokens) if second_pass else None
     except RuntimeError as error:
@@ -99,21 +105,53 @@ def agreement(
     # X's weights are differences of S: where those are small, S that agree to the last digits move X.
     moved = _weights_moved(objective, ours, reference)
     if moved <= NOTHING_LEFT:
-        errors["X"] = _beyond(moved, _distance(ours.x, x))
+        errors["X"] = _beyond(moved, differences.relative(0))
         if dots is not None:
             errors["X·v"] = _beyond(moved, _contracted(x, x_directions, dots.x))
-    if ours.x_rb is not None and reference.x_rb is not None:
-        errors["X of (2b)"] = _distance(ours.x_rb, reference.x_rb)
+    if reference.x_rb is not None and rao_blackwell:
+        errors["X of (2b)"] = differences.relative(2)
         if dots is not None:
             errors["X of (2b)·v"] = _contracted(reference.x_rb, x_directions, dots.x_rb)
     if not objective.y_cancels:
-        errors["Y"] = _distance(ours.y, y)
+        errors["Y"] = differences.relative(1)
         if dots is not None:
             errors["Y·v"] = _contracted(y, y_directions, dots.y)
-    return Agreement(objective.unit.id, errors, ours=(ours, *others) if beside else ())
+    return Agreement(objective.unit.id, errors, ours=tuple(together))
 
 
-def _weights_moved(objective: UnitObjective, ours: Measurement, theirs: Measurement) -> float:
+class _Differences:
+    """‖ours − theirs‖ of X, Y and X of (2b), from ours as they come."""
+
+    def __init__(self, theirs: Measurement) -> None:
+        self._theirs = (theirs.x, theirs.y, theirs.x_rb)
+        self._squares = [0.0, 0.0, 0.0]
+        self._came = set[int]()
+
+    def __call__(
+        self, share: Share, _units: Sequence[int], x: Tensor, y: Tensor, x_rb: Tensor | None = None, /
+    ) -> None:
+        """Takes in a share of one unit's."""
+        self._came.add(share.parameter)
+        for kind, parts in enumerate((x, y, x_rb)):
+            if parts is not None:
+                self._add(kind, share, parts[0])
+
+    def relative(self, kind: int) -> float:
+        """To theirs; what never came is 0."""
+        theirs = self._theirs[kind]
+        assert theirs is not None
+        missing = [t for i, t in enumerate(theirs.tensors) if t is not None and i not in self._came]
+        square = self._squares[kind] + sum(inner(t, t) for t in missing)
+        return _relative(square**0.5, theirs.norm())
+
+    def _add(self, kind: int, share: Share, ours: Tensor) -> None:
+        vector = self._theirs[kind]
+        theirs = None if vector is None else vector.share(share)
+        difference = ours if theirs is None else ours - theirs
+        self._squares[kind] += inner(difference, difference)
+
+
+def _weights_moved(objective: UnitObjective, ours: Scored, theirs: Scored) -> float:
     """‖difference‖/‖theirs‖ of the weights of X; 0 where S is no number, which its own error says."""
     weights, expected = (objective.weights(measured.S)[0] for measured in (ours, theirs))
     moved = _relative(float((weights - expected).norm()), float(expected.norm()))
@@ -122,10 +160,6 @@ def _weights_moved(objective: UnitObjective, ours: Measurement, theirs: Measurem
 
 def _beyond(explained: float, error: float) -> float:
     return error if math.isnan(error) else max(0.0, error - explained)
-
-
-def _distance(ours: ParameterVector, theirs: ParameterVector) -> float:
-    return _relative(ours.plus(theirs, -1.0).norm(), theirs.norm())
 
 
 def _contracted(

@@ -12,13 +12,24 @@ from probe_engine.estimators.token_statistics import TokenScores, TokenStatistic
 from probe_engine.model.unit_gradients.objective import UnitObjective
 from probe_engine.vectors import ParameterVector, Share
 
-Receive = Callable[[Share, Sequence[int], Tensor, Tensor], None]
-"""Takes a share of X and Y, a parameter or some rows of it: which, the units by number, and two tensors
-[units, *share's shape] in float32 or wider, which are the receiver's. Where nothing is said, there is no
-gradient (None)."""
 
-ReceiveX = Callable[[Share, Sequence[int], Tensor], None]
-"""Takes a share of X of (2b), after X and Y of the same units and parameter."""
+class Receive(Protocol):
+    """Takes a share of X, Y and, where it was asked for, X of (2b). Where nothing is said, there is no
+    gradient (None)."""
+
+    def __call__(
+        self, share: Share, units: Sequence[int], x: Tensor, y: Tensor, x_rb: Tensor | None = None, /
+    ) -> None:
+        """
+        Args:
+            share: a parameter or some rows of it.
+            units: by number.
+            x: [units, *share's shape] in float32 or wider, the receiver's.
+            y: likewise.
+            x_rb: likewise.
+        """
+        ...
+
 
 Passed = Callable[[int], object]
 """Is told how many tokens a forward pass, or what it was for, has just got done: units of one pass come out
@@ -112,20 +123,20 @@ class UnitGradients(Protocol):
         units: Sequence[UnitObjective],
         receive: Receive,
         passed: Passed = untold,
-        receive_rb: ReceiveX | None = None,
         *,
+        rao_blackwell: bool = False,
         hold: bool = False,
     ) -> Iterator[Scored]:
         """First pass over all units, numbered as they come, in their order.
 
         A unit is yielded once `receive` has got all of it: each parameter once, whole or its rows in their
-        order. X of (2b) is computed where there is a `receive_rb` for it.
+        order.
 
         Args:
             units: all of them.
-            receive: takes X and Y.
+            receive: takes X and Y, and X of (2b).
             passed: is told of progress.
-            receive_rb: takes X of (2b).
+            rao_blackwell: whether X of (2b) is computed.
             hold: whether `contractions` of these units come next, at these weights: what would serve again,
                 and takes no more memory than a pass, may be held for them.
         """

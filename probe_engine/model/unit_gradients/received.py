@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from probe_engine.estimators.mapping import GradientSquares
+from probe_engine.model.kept_vectors import KeptVectors
+from probe_engine.model.pairwise import PairwiseDots
 from probe_engine.model.preconditioner import Preconditioner
 from probe_engine.model.unit_gradients.interface import (
     Dots,
     Measurement,
     Receive,
-    ReceiveX,
     UnitGradients,
 )
 from probe_engine.model.unit_gradients.objective import UnitObjective
@@ -33,14 +34,14 @@ class UnitVectors:
     def __init__(self, registry: ParameterRegistry) -> None:
         self._x, self._y, self._x_rb = (_by_unit(registry) for _ in range(3))
 
-    def __call__(self, share: Share, units: Sequence[int], x: Tensor, y: Tensor) -> None:
+    def __call__(
+        self, share: Share, units: Sequence[int], x: Tensor, y: Tensor, x_rb: Tensor | None = None, /
+    ) -> None:
         """Adds to the vectors of these units."""
-        _add(self._x, share, units, x)
-        _add(self._y, share, units, y)
-
-    def add_rao_blackwell(self, share: Share, units: Sequence[int], x_rb: Tensor) -> None:
-        """Adds to X of (2b) of these units."""
-        _add(self._x_rb, share, units, x_rb)
+        for vectors, parts in ((self._x, x), (self._y, y), (self._x_rb, x_rb)):
+            if parts is not None:
+                for unit, part in zip(units, parts, strict=True):
+                    vectors[unit].add_share(share, part, own=True)
 
     def of(self, unit: int) -> tuple[ParameterVector, ParameterVector]:
         """X_u and Y_u of this unit."""
@@ -55,11 +56,6 @@ def _by_unit(registry: ParameterRegistry) -> dict[int, VectorSum]:
     return defaultdict(partial(VectorSum, registry))
 
 
-def _add(vectors: Mapping[int, VectorSum], share: Share, units: Sequence[int], parts: Tensor) -> None:
-    for unit, part in zip(units, parts, strict=True):
-        vectors[unit].add_share(share, part, own=True)
-
-
 def measured_together(
     method: UnitGradients,
     registry: ParameterRegistry,
@@ -69,9 +65,7 @@ def measured_together(
 ) -> list[Measurement]:
     """S, X_u and Y_u of a few units, whose vectors are all kept, in as few passes as the method takes."""
     vectors = UnitVectors(registry)
-    scored = method.measurements(
-        units, vectors, receive_rb=vectors.add_rao_blackwell if rao_blackwell else None
-    )
+    scored = method.measurements(units, vectors, rao_blackwell=rao_blackwell)
     return [
         Measurement(
             s.objective,
@@ -87,8 +81,16 @@ def measured_together(
 class UnitSums:
     """Sums over the units of each role and the dot products of each unit; X_u and P Y_u where they are kept.
 
-    No more than a share of a parameter is needed at a time; but P Y_u waits until X_u of (2b) has come.
-    What depends on X is there once for each form of it: `score` is (2), `rao_blackwell` (2b).
+    No more than a share of a parameter is needed at a time. What depends on X is there once for each form of
+    it: `score` is (2), `rao_blackwell` (2b).
+
+    Args:
+        registry: the parameters.
+        p: P.
+        roles: of all units.
+        keep_on: the device that keeps vectors; None: they are let go.
+        rao_blackwell: whether X of (2b) comes.
+        squares: gets each Y.
     """
 
     def __init__(
@@ -97,47 +99,39 @@ class UnitSums:
         p: Preconditioner,
         roles: Sequence[Role],
         *,
-        keep: bool,
+        keep_on: torch.device | None,
         rao_blackwell: bool = False,
         squares: GradientSquares | None = None,
     ) -> None:
         self._p, self._roles, self._squares = p, roles, squares
-        self._registry = registry
         self._x: dict[XForm, dict[Role, VectorSum]] = {
             form: _by_role(registry) for form in ("score", "rao_blackwell")
         }
         self._y = _by_role(registry)
         self._dots = {"score": _Rows(len(roles), 4), "rao_blackwell": _Rows(len(roles), 2)}
         """‖X_u‖², X_u·P Y_u, ‖P Y_u‖² and ‖Y_u‖²; the first two for (2b)"""
-        self._kept = UnitVectors(registry) if keep else None
-        self._waiting = _by_unit(registry) if rao_blackwell else None
-        """P Y_u"""
+        forms: tuple[XForm, ...] = ("score", "rao_blackwell") if rao_blackwell else ("score",)
+        self._kept: dict[str, KeptVectors] = {}
+        if keep_on is not None:
+            self._kept = {name: KeptVectors(registry, len(roles), keep_on) for name in (*forms, "py")}
+        self.pairs = {form: PairwiseDots(self._kept[form], self._kept["py"]) for form in forms if self._kept}
+        """X_u·P Y_v of units of which all has come, where their vectors are kept"""
 
-    def __call__(self, share: Share, units: Sequence[int], x: Tensor, y: Tensor) -> None:
-        """Takes in a share of X and Y of these units."""
+    def __call__(
+        self, share: Share, units: Sequence[int], x: Tensor, y: Tensor, x_rb: Tensor | None = None, /
+    ) -> None:
+        """Takes in a share of the gradients of these units."""
         diagonal = share_of(self._p.diagonal, share)
         py = y if diagonal is None else diagonal * y
         self._sum(self._y, share, units, y)
         self._take("score", share, units, x, (x, x), (x, py), (py, py), (y, y))
+        if x_rb is not None:
+            self._take("rao_blackwell", share, units, x_rb, (x_rb, x_rb), (x_rb, py))
         if self._squares is not None:
             for part in y:
                 self._squares.add(share, part)
-        if self._kept is not None:
-            self._kept(share, units, x, py)
-        if self._waiting is not None:
-            _add(self._waiting, share, units, py)
-
-    def add_rao_blackwell(self, share: Share, units: Sequence[int], x_rb: Tensor) -> None:
-        """Takes in a share of X of (2b), after that of X and Y."""
-        assert self._waiting is not None
-        waiting = [self._waiting[unit] for unit in units]
-        py = torch.stack([of_unit.share(share) for of_unit in waiting])
-        self._take("rao_blackwell", share, units, x_rb, (x_rb, x_rb), (x_rb, py))
-        if self._kept is not None:
-            self._kept.add_rao_blackwell(share, units, x_rb)
-        if share.ends(self._registry.parameters[share.parameter]):
-            for of_unit in waiting:
-                of_unit.drop(share.parameter)
+        if self._kept:
+            self._kept["py"].put(share, units, py)
 
     def norms(self, unit: int, form: XForm = "score") -> tuple[float, float, float, float]:
         """‖X_u‖, ‖Y_u‖, ‖P Y_u‖, X_u·P Y_u."""
@@ -145,14 +139,9 @@ class UnitSums:
         *_, of_py, of_y = self._dots["score"].of(unit)
         return of_x**0.5, of_y**0.5, of_py**0.5, x_py
 
-    def kept(self, unit: int) -> tuple[ParameterVector, ParameterVector, ParameterVector]:
-        """X_u, P Y_u, and X_u of (2b): with nothing in it where that was not computed."""
-        assert self._kept is not None
-        return *self._kept.of(unit), self._kept.rao_blackwell(unit)
-
     def x(self, form: XForm = "score") -> dict[Role, ParameterVector]:
-        """ΣX by role."""
-        return _totals(self._x[form])
+        """ΣX by role, which goes with whoever asks for it."""
+        return _totals(self._x.pop(form))
 
     @property
     def y(self) -> dict[Role, ParameterVector]:
@@ -164,10 +153,50 @@ class UnitSums:
     ) -> None:
         self._dots[form].add(units, _products(pairs))
         self._sum(self._x[form], share, units, x)
+        if self._kept:
+            self._kept[form].put(share, units, x)
 
     def _sum(self, sums: Mapping[Role, VectorSum], share: Share, units: Sequence[int], parts: Tensor) -> None:
         for unit, part in zip(units, parts, strict=True):
             sums[self._roles[unit]].add_share(share, part)
+
+
+class RaoBlackwellSums:
+    """X of (2b) alone, of units whose ΣY are known: its sums over each role, and the dot products of each
+    unit's."""
+
+    def __init__(
+        self,
+        registry: ParameterRegistry,
+        p: Preconditioner,
+        roles: Sequence[Role],
+        directions: Sequence[ParameterVector],
+    ) -> None:
+        self._p, self._roles, self._directions = p, roles, directions
+        self._x = _by_role(registry)
+        self._dots = _Rows(len(roles), 2 + len(directions))
+        """‖X_u‖², X_u·P Y_u, X_u·v"""
+
+    def __call__(
+        self, share: Share, units: Sequence[int], _x: Tensor, y: Tensor, x_rb: Tensor | None = None, /
+    ) -> None:
+        """Takes in a share of the gradients of these units."""
+        assert x_rb is not None
+        diagonal = share_of(self._p.diagonal, share)
+        others = [x_rb, y if diagonal is None else diagonal * y, *_shares(self._directions, share, x_rb)]
+        self._dots.add(units, _products([(x_rb, other) for other in others]))
+        for unit, part in zip(units, x_rb, strict=True):
+            self._x[self._roles[unit]].add_share(share, part)
+
+    def of(self, unit: int) -> tuple[float, float, list[float]]:
+        """‖X_u‖, X_u·P Y_u, and X_u·v for each direction."""
+        square, x_py, *along = self._dots.of(unit)
+        return square**0.5, x_py, along
+
+    @property
+    def x(self) -> dict[Role, ParameterVector]:
+        """ΣX by role."""
+        return _totals(self._x)
 
 
 def _by_role(registry: ParameterRegistry) -> dict[Role, VectorSum]:
@@ -212,34 +241,37 @@ class Contractions:
         self._directions = (x_directions, y_directions, x_directions if rao_blackwell else ())
         self._dots = tuple(_Rows(units, len(v)) for v in self._directions)
 
-    def __call__(self, share: Share, units: Sequence[int], x: Tensor, y: Tensor) -> None:
+    def __call__(
+        self, share: Share, units: Sequence[int], x: Tensor, y: Tensor, x_rb: Tensor | None = None, /
+    ) -> None:
         """Adds what a share brings, or a part of that."""
-        self._add(0, share, units, x)
-        self._add(1, share, units, y)
-
-    def add_rao_blackwell(self, share: Share, units: Sequence[int], x_rb: Tensor) -> None:
-        """The same of X of (2b)."""
-        self._add(2, share, units, x_rb)
+        for kind, parts in enumerate((x, y, x_rb)):
+            if parts is not None:
+                self._add(kind, share, units, parts)
 
     def of(self, unit: int) -> Dots:
         """The unit's dot products."""
         return Dots(*(dots.of(unit) for dots in self._dots))
 
     def _add(self, kind: int, share: Share, units: Sequence[int], mine: Tensor) -> None:
-        directions = [direction.share(share) for direction in self._directions[kind]]
+        directions = _shares(self._directions[kind], share, mine)
         if directions:
-            zeros = mine.new_zeros(()).expand(mine.shape[1:])
-            self._dots[kind].add(units, _products([(mine, zeros if v is None else v) for v in directions]))
+            self._dots[kind].add(units, _products([(mine, v) for v in directions]))
 
 
-def handed_over(unit: int, measured: Measurement, receive: Receive, receive_rb: ReceiveX | None) -> None:
+def _shares(directions: Sequence[ParameterVector], share: Share, like: Tensor) -> list[Tensor]:
+    """Of each direction, 0 where it has nothing."""
+    zeros = like.new_zeros(()).expand(like.shape[1:])
+    found = [direction.share(share) for direction in directions]
+    return [zeros if v is None else v for v in found]
+
+
+def handed_over(unit: int, measured: Measurement, receive: Receive) -> None:
     """Vectors of one unit, parameter by parameter; what has no gradient is not mentioned."""
     for index, (x, y) in enumerate(zip(measured.x.tensors, measured.y.tensors, strict=True)):
         if x is not None and y is not None:
-            receive(Share(index), [unit], x[None], y[None])
             x_rb = None if measured.x_rb is None else measured.x_rb.tensors[index]
-            if receive_rb is not None and x_rb is not None:
-                receive_rb(Share(index), [unit], x_rb[None])
+            receive(Share(index), [unit], x[None], y[None], None if x_rb is None else x_rb[None])
 
 
 def _products(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:

@@ -13,7 +13,6 @@ from probe_engine.model.unit_gradients.interface import (
     Measurement,
     Passed,
     Receive,
-    ReceiveX,
     Rescored,
     Scored,
     untold,
@@ -60,14 +59,14 @@ class UnitByUnit(ABC):
         units: Sequence[UnitObjective],
         receive: Receive,
         passed: Passed = untold,
-        receive_rb: ReceiveX | None = None,
         *,
+        rao_blackwell: bool = False,
         hold: bool = False,
     ) -> Iterator[Scored]:
         """First pass; nothing of it serves again."""
         for number, objective in enumerate(units):
-            measured = self.measure(objective, rao_blackwell=receive_rb is not None)
-            handed_over(number, measured, receive, receive_rb)
+            measured = self.measure(objective, rao_blackwell=rao_blackwell)
+            handed_over(number, measured, receive)
             scored = Scored(objective, measured.S, measured.tokens)
             del measured  # before the next unit's vectors are made
             passed(objective.tokens)

@@ -37,14 +37,6 @@ class VectorSum:
             mine = self._tensors[share.parameter] = part.new_zeros(shape)
             share.of(mine).copy_(part)
 
-    def share(self, share: Share) -> Tensor:
-        """Of the sum so far, a view."""
-        return share.of(self._tensors[share.parameter])
-
-    def drop(self, parameter: int) -> None:
-        """Nobody will ask for this parameter's again."""
-        del self._tensors[parameter]
-
     @property
     def total(self) -> ParameterVector:
         """The sum so far."""

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from probe_engine.checks.environment import computes, memory, versions
 from probe_engine.environment.device import devices, trial
-from probe_engine.environment.memory import FreeMemory, container_limits, free_memory
+from probe_engine.environment.memory import FreeMemory, container_limits, fits, free_memory
 from probe_engine.environment.requirements import Demand, demands
 from probe_engine.errors import ProbeError
 from probe_engine.model.double_backward import twice_differentiable
@@ -223,6 +223,25 @@ class TestForecast:
         everything = 2 * 32 * 100_000 * 4
         assert loop(budget=everything).kept == everything
         assert loop(budget=everything - 1).kept == 0
+
+    def test_the_second_form_of_x_has_passes_of_its_own_where_its_sums_do_not_fit(self) -> None:
+        sums = 2 * 100_000 * 4
+        for method, most in (("loop", 9), ("fused", 6)):
+            both = partial(need, self.SIZES, torch.float32, micro_batch=4, method=method, rao_blackwell=True)
+            found = both(budget=sums), both(budget=sums - 1)
+            assert [n.arrangement.passes for n in found] == [2, 4]
+            assert [n.lengths for n in found] == [most, most - 2]
+        alpha = need(self.SIZES, torch.float32, micro_batch=4, budget=0, method="alpha", rao_blackwell=True)
+        assert alpha.arrangement.passes == 2
+
+    def test_kept_vectors_leave_half_of_a_device_s_memory_to_the_passes(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        free: list[FreeMemory | None] = [FreeMemory(100, "cuda:0"), None]
+        monkeypatch.setattr("probe_engine.environment.memory.free_memory", lambda _device: free[0])
+        assert [fits(nbytes, torch.device("cuda")) for nbytes in (0, 50, 51)] == [True, True, False]
+        free.pop(0)  # it does not say
+        assert fits(10**12, torch.device("mps"))
 
     def test_a_container_s_limit_counts_with_what_it_can_reclaim(self, tmp_path: Path) -> None:
         group = tmp_path / "job" / "step"

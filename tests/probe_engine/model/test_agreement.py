@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -23,7 +23,8 @@ from probe_engine.model.unit_gradients import (
     unit_gradients,
 )
 from probe_engine.model.unit_gradients.agreement import Agreement, agreement
-from probe_engine.model.unit_gradients.received import measured_together
+from probe_engine.model.unit_gradients.interface import Receive, Scored
+from probe_engine.model.unit_gradients.received import handed_over, measured_together
 from probe_engine.types import Policy
 from probe_engine.vectors import ParameterVector
 
@@ -77,11 +78,21 @@ class Wrong:
             x = measured.x.scaled(float(weights[0] / expected[0]))
             measured = dataclasses.replace(measured, S=S, x=x)
         if "X" in self.what.split(" and "):
-            none = ParameterVector(measured.x.ids, (None, *measured.x.tensors[1:]))
-            return dataclasses.replace(measured, x=none)
+            first, *others = measured.x.tensors
+            assert first is not None
+            without = ParameterVector(measured.x.ids, (torch.zeros_like(first), *others))
+            return dataclasses.replace(measured, x=without)
         if self.what == "Y":
             return dataclasses.replace(measured, y=measured.y.scaled(float("nan")))
         return measured
+
+    def measurements(
+        self, units: Sequence[UnitObjective], receive: Receive, *, rao_blackwell: bool
+    ) -> Iterator[Scored]:
+        for number, unit in enumerate(units):
+            measured = self.measure(unit, rao_blackwell=rao_blackwell)
+            handed_over(number, measured, receive)
+            yield measured
 
     def contract(
         self,

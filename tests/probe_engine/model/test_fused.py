@@ -24,7 +24,7 @@ from probe_engine.model.unit_gradients.fused import method as passes_of_fused
 from probe_engine.model.unit_gradients.fused import packing, reverse
 from probe_engine.model.unit_gradients.fused.packing import PASS_TOKENS, rectangles
 from probe_engine.model.unit_gradients.fused.places import Places
-from probe_engine.model.unit_gradients.fused.tape import Tape
+from probe_engine.model.unit_gradients.fused.tape import RuledCall, Tape
 from probe_engine.model.unit_gradients.received import UnitVectors
 from probe_engine.vectors import ParameterVector
 
@@ -198,8 +198,8 @@ def test_what_a_first_pass_left_serves_its_own_units_alone():
     model = build("llama", "full")
     method = Fused(model, trained(model), 64)
     units, received = CONSTANT_LAMBDA, UnitVectors(method.registry)
-    scored = list(method.measurements(units, received, receive_rb=received.add_rao_blackwell, hold=True))
-    assert not method._held  # (2b) needed the graph once more
+    scored = list(method.measurements(units, received, rao_blackwell=True, hold=True))
+    assert not method._held  # δ of (2b) would come on top
     list(method.measurements(units, lambda *_: None, hold=True))
     assert method._held
     others = [dataclasses.replace(s, objective=dataclasses.replace(s.objective)) for s in scored]
@@ -213,6 +213,7 @@ def test_what_a_first_pass_left_serves_its_own_units_alone():
 
 @pytest.mark.parametrize("rao_blackwell", [False, True])
 def test_one_forward_and_one_reverse_pass_for_each_root(monkeypatch, rao_blackwell):
+    """That goes back through one decoder layer after the other, cut where a layer begins."""
     model = build("llama", "lora")
     batch = tiny.batch(sizes=(4, 4, 4))
     even = [
@@ -231,7 +232,8 @@ def test_one_forward_and_one_reverse_pass_for_each_root(monkeypatch, rao_blackwe
     monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: reverses.append(1) or plain(*a, **k))
     vectors(Fused(model, trained(model), 12), even, rao_blackwell=rao_blackwell)
     handle.remove()
-    assert (len(forwards), len(reverses)) == (1, 1 + rao_blackwell)
+    cuts = model.config.num_hidden_layers
+    assert (len(forwards), len(reverses)) == (1, (1 + rao_blackwell) * (cuts + 1))
 
 
 @pytest.mark.parametrize(
@@ -257,8 +259,7 @@ def test_arithmetic_is_that_of_a_training_step(adaptation, rao_blackwell, limit)
     ]
     method = Fused(model, trained(model), 8)
     with FlopCounterMode(display=False) as ours:
-        receive_rb = (lambda *_: None) if rao_blackwell else None
-        list(method.measurements(units, lambda *_: None, receive_rb=receive_rb))
+        list(method.measurements(units, lambda *_: None, rao_blackwell=rao_blackwell))
     with FlopCounterMode(display=False) as step:
         layout = teacher_forcing.Layout.of(
             [s for u in units for s in u.sequences], device=torch.device("cpu")
@@ -277,19 +278,27 @@ def test_nothing_is_left_behind():
     assert not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in model.modules())
 
 
-def test_between_the_reverse_passes_inputs_wait_and_deltas_do_not(monkeypatch):
-    model, waiting, tapes, plain = build("llama", "lora"), [], [], Tape.reverse
+def test_deltas_wait_for_those_of_the_other_root_in_their_own_layer_alone(monkeypatch):
+    """What a layer was given, and its δ, go before the layers in front of it have any."""
+    model, tapes, waiting = build("llama", "lora"), [], []
+    reversed_, taken = Tape.reverse, RuledCall.take
 
-    def watched(self, root, anchors, *, retain):
+    def reverse_(self, *args, **options):
         tapes.append(self)
-        waiting.append([(call.given is None, call.delta is None) for _, call in self._calls])
-        return plain(self, root, anchors, retain=retain)
+        return reversed_(self, *args, **options)
 
-    monkeypatch.setattr(Tape, "reverse", watched)
+    def take(self, delta):
+        taken(self, delta)
+        waiting.append(max(sum(bool(call.deltas) for _, call in tape._calls) for tape in tapes))
+
+    monkeypatch.setattr(Tape, "reverse", reverse_)
+    monkeypatch.setattr(RuledCall, "take", take)
     vectors(Fused(model, trained(model), 100), CONSTANT_LAMBDA, rao_blackwell=True)
-    assert len(tapes) == 2 * len(set(tapes))
-    assert all(set(calls) == {(False, True)} for calls in waiting)
-    assert all(call.given is None and call.delta is None for tape in tapes for _, call in tape._calls)
+    calls = [call for tape in tapes for _, call in tape._calls]
+    assert len(tapes) > 1  # side by side
+    assert len(waiting) == 2 * len(calls)
+    assert max(waiting) == len(calls) / len(tapes) / model.config.num_hidden_layers
+    assert all(call.given is None and not call.deltas for call in calls)
 
 
 def test_modules_are_watched_around_parameters_that_no_rule_gives():

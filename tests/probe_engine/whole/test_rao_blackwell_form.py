@@ -90,7 +90,7 @@ def test_over_all_responses_its_mean_is_the_gradient_of_the_entropy_and_its_spre
 
     received = UnitVectors(registry)
     units = pairs()
-    list(Fused(listed, registry, 64).measurements(units, received, receive_rb=received.add_rao_blackwell))
+    list(Fused(listed, registry, 64).measurements(units, received, rao_blackwell=True))
     chances = torch.outer(S.detach().exp(), S.detach().exp()).flatten()
     forms = {
         "score": torch.stack([flat(received.of(n)[0]) for n in range(len(units))]),

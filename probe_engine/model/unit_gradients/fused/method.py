@@ -23,7 +23,7 @@ from probe_engine.model.teacher_forcing import (
 )
 from probe_engine.model.unit_gradients.fused.packing import Bundle, Window, packed
 from probe_engine.model.unit_gradients.fused.places import Places
-from probe_engine.model.unit_gradients.fused.reverse import Pass, handed_over_again, reverse
+from probe_engine.model.unit_gradients.fused.reverse import Pass, Passes, handed_over_again, reverse
 from probe_engine.model.unit_gradients.fused.tape import Tape
 from probe_engine.model.unit_gradients.fused.trial import keeps_apart
 from probe_engine.model.unit_gradients.interface import (
@@ -31,7 +31,6 @@ from probe_engine.model.unit_gradients.interface import (
     Measurement,
     Passed,
     Receive,
-    ReceiveX,
     Rescored,
     Scored,
     untold,
@@ -62,7 +61,7 @@ class Fused:
     """Parameters, by index, that some use without a rule was seen of."""
     _tried: list[bool] = field(default_factory=list)
     """Whether the model may be given several sequences in one row, once it was tried."""
-    _held: list[tuple[Window, list[Pass]]] = field(default_factory=list)
+    _held: list[tuple[Window, Passes]] = field(default_factory=list)
     """The window that a first pass ended with, with layers' inputs and δ: a second pass begins with it."""
 
     @cached_property
@@ -89,8 +88,7 @@ class Fused:
     def measure(self, objective: UnitObjective, *, rao_blackwell: bool = False) -> Measurement:
         """S, X_u and Y_u of one unit."""
         vectors = UnitVectors(self.registry)
-        receive_rb = vectors.add_rao_blackwell if rao_blackwell else None
-        (scored,) = self.measurements([objective], vectors, receive_rb=receive_rb)
+        (scored,) = self.measurements([objective], vectors, rao_blackwell=rao_blackwell)
         x_rb = vectors.rao_blackwell(0) if rao_blackwell else None
         return Measurement(objective, scored.S, scored.tokens, *vectors.of(0), x_rb)
 
@@ -99,20 +97,20 @@ class Fused:
         units: Sequence[UnitObjective],
         receive: Receive,
         passed: Passed = untold,
-        receive_rb: ReceiveX | None = None,
         *,
+        rao_blackwell: bool = False,
         hold: bool = False,
     ) -> Iterator[Scored]:
         """First pass over all units, window by window. Of the last one layers' inputs and δ may be held: they
-        take the place of its graph. Not beside (2b), which needs the graph as well."""
+        take the place of its graph. Not beside (2b), whose δ would come on top."""
         windows = self._windows(units)
         self._held.clear()
 
         def of(window: Window) -> list[Scored]:
             if window.oversize:
-                return self._one_large(window, receive, receive_rb)
-            last = hold and receive_rb is None and window is windows[-1]
-            return self._at_once(window, receive, receive_rb, hold=last)
+                return self._one_large(window, receive, rao_blackwell=rao_blackwell)
+            last = hold and not rao_blackwell and window is windows[-1]
+            return self._at_once(window, receive, rao_blackwell=rao_blackwell, hold=last)
 
         return _in_order(windows, of, passed)
 
@@ -151,14 +149,14 @@ class Fused:
     ) -> Iterator[Dots]:
         """Second pass. The weights are known and a dot product is linear: no graph waits for another."""
         dots = Contractions(x_directions, y_directions, len(scored), rao_blackwell=rao_blackwell)
-        receive_rb = dots.add_rao_blackwell if rao_blackwell else None
 
         def of(window: Window) -> list[Dots]:
             if self._holds(window):
                 _, passes = self._held.pop()
                 handed_over_again(self.registry, passes, window.numbers, dots)
             else:
-                self._in_parts(window, [scored[n] for n in window.numbers], dots, receive_rb)
+                of_window = [scored[n] for n in window.numbers]
+                self._in_parts(window, of_window, dots, rao_blackwell=rao_blackwell)
             return [dots.of(number) for number in window.numbers]
 
         windows = self._windows([s.objective for s in scored])
@@ -171,15 +169,14 @@ class Fused:
             for held, _ in self._held
         )
 
-    def _one_large(self, window: Window, receive: Receive, receive_rb: ReceiveX | None) -> list[Scored]:
+    def _one_large(self, window: Window, receive: Receive, *, rao_blackwell: bool) -> list[Scored]:
         """A unit whose weights must be known before it is differentiated in parts."""
         (scored,), (number,) = self._scored(window), window.numbers
         vectors = UnitVectors(self.registry)
-        self._in_parts(window, [scored], vectors, vectors.add_rao_blackwell if receive_rb else None)
-        measured = Measurement(
-            scored.objective, scored.S, scored.tokens, *vectors.of(number), vectors.rao_blackwell(number)
-        )
-        handed_over(number, measured, receive, receive_rb)
+        self._in_parts(window, [scored], vectors, rao_blackwell=rao_blackwell)
+        x_rb = vectors.rao_blackwell(number) if rao_blackwell else None
+        measured = Measurement(scored.objective, scored.S, scored.tokens, *vectors.of(number), x_rb)
+        handed_over(number, measured, receive)
         return [scored]
 
     def _scored(self, window: Window) -> list[Scored]:
@@ -200,24 +197,22 @@ class Fused:
             for unit, tokens in zip(window.units, _by_unit(window, bundles, scores), strict=True)
         ]
 
-    def _at_once(
-        self, window: Window, receive: Receive, receive_rb: ReceiveX | None, *, hold: bool
-    ) -> list[Scored]:
+    def _at_once(self, window: Window, receive: Receive, *, rao_blackwell: bool, hold: bool) -> list[Scored]:
         """All graphs of the window, then their reverse passes."""
         bundles = window.bundles
         tapes = self._tapes(bundles)
         scored = _split(window, bundles, tapes)
-        self._reverse(window, bundles, tapes, scored, receive, receive_rb, hold=hold)
+        self._reverse(window, bundles, tapes, scored, receive, rao_blackwell=rao_blackwell, hold=hold)
         return scored
 
     def _in_parts(
-        self, window: Window, scored: Sequence[Scored], receive: Receive, receive_rb: ReceiveX | None
+        self, window: Window, scored: Sequence[Scored], receive: Receive, *, rao_blackwell: bool
     ) -> None:
         """Pass by pass: what arrives are parts of the units' sums."""
         tokens = [t for s in scored for t in s.tokens]
         for bundle in window.bundles:
             tapes = self._tapes([bundle], tokens)
-            self._reverse(window, [bundle], tapes, scored, receive, receive_rb)
+            self._reverse(window, [bundle], tapes, scored, receive, rao_blackwell=rao_blackwell)
 
     def _reverse(
         self,
@@ -226,32 +221,29 @@ class Fused:
         tapes: Sequence[Tape],
         scored: Sequence[Scored],
         receive: Receive,
-        receive_rb: ReceiveX | None,
         *,
+        rao_blackwell: bool,
         hold: bool = False,
     ) -> None:
-        """Of S, then of what (2b) differentiates, whose weights of tokens follow from the forward passes."""
-
-        def passes(roots: Iterable[Tensor], weights: Tensor) -> list[Pass]:
-            return [
-                Pass.of(tape, root, window.places[bundle.rows], weights[:, :, bundle.rows])
-                for tape, root, bundle in zip(tapes, roots, bundles, strict=True)
+        """From S, and from what (2b) differentiates, whose tokens' weights follow from the forward passes."""
+        weights = [window.weights([s.S for s in scored])]
+        roots = [[tape.S] for tape in tapes]
+        if rao_blackwell:
+            weights.append(window.rao_blackwell_weights())
+            to_come = [w for s in scored for w in s.objective.entropies_to_come(s.tokens)]
+            for tape, bundle, of in zip(tapes, bundles, roots, strict=True):
+                of.append(tape.rao_blackwell([to_come[row] for row in bundle.rows]))
+        passes = [
+            [
+                Pass.of(tape, root, window.places[bundle.rows], w[:, :, bundle.rows])
+                for root, w in zip(of, weights, strict=True)
             ]
-
-        of_S = passes([tape.S for tape in tapes], window.weights([s.S for s in scored]))
-        again = receive_rb is not None
-        without_rule = reverse(self.registry, of_S, window.numbers, receive, again=again, hold=hold)
+            for tape, bundle, of in zip(tapes, bundles, roots, strict=True)
+        ]
+        without_rule = reverse(self.registry, passes, window.numbers, receive, hold=hold)
         self._without_rule.update(without_rule)
         if hold and not without_rule:
-            self._held.append((window, of_S))
-        if receive_rb is not None:
-            to_come = [w for s in scored for w in s.objective.entropies_to_come(s.tokens)]
-            roots = [
-                tape.rao_blackwell([to_come[row] for row in bundle.rows])
-                for tape, bundle in zip(tapes, bundles, strict=True)
-            ]
-            of_sums = passes(roots, window.rao_blackwell_weights())
-            reverse(self.registry, of_sums, window.numbers, receive_rb, again=False)
+            self._held.append((window, passes))
 
     def _tapes(self, bundles: Sequence[Bundle], tokens: Sequence[TokenStatistics] = ()) -> list[Tape]:
         while True:

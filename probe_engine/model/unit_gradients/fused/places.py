@@ -28,6 +28,8 @@ class Places:
     embeddings: nn.Module | None
     """The input embeddings."""
     layers: tuple[Layer, ...]
+    blocks: tuple[nn.Module, ...]
+    """The outermost modules in lists, one of which the next is given to: a decoder's layers."""
     around: Mapping[str, nn.Module]
     """Modules that hold a parameter, at any depth, by path; the model itself is the empty path."""
     homes: Mapping[int, str]
@@ -51,8 +53,12 @@ class Places:
             around |= {outer: modules[outer] for outer in _upwards(path)}
             for key in names:
                 homes[key] = _shared(homes[key], path) if key in homes else path
+        lists = [path for path, module in modules.items() if isinstance(module, nn.ModuleList)]
+        outermost = [path for path in lists if not set(_upwards(path)[1:]) & set(lists)]
+        blocks = tuple(block for path in outermost for block in modules[path].children())
         embeddings = getattr(model, "get_input_embeddings", lambda: None)()
-        return cls(embeddings if isinstance(embeddings, nn.Module) else None, tuple(layers), around, homes)
+        found = embeddings if isinstance(embeddings, nn.Module) else None
+        return cls(found, tuple(layers), blocks, around, homes)
 
     def outside_of_rules(self, known: Collection[int]) -> list[nn.Module]:
         """The modules around parameters, by `id`, that are in no layer with a rule, or are `known` to be used

@@ -1,4 +1,4 @@
-"""Gradients of a window's units, parameter by parameter, as δ arrives: X_u and Y_u from S, or X_u of (2b).
+"""Gradients of a window's units, parameter by parameter, as δ arrives: X_u and Y_u from S, X_u of (2b).
 
 U  units of the window
 N  sequences of one of its forward passes, M slots (`slots`)
@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import zip_longest
 from typing import Any, TypeVar
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 from probe_engine.model.unit_gradients.fused.rules import Asked
 from probe_engine.model.unit_gradients.fused.slots import Parts
 from probe_engine.model.unit_gradients.fused.tape import Anchor, RuledCall, Tape
+from probe_engine.model.unit_gradients.interface import Receive
 from probe_engine.registry import ParameterRegistry
 from probe_engine.vectors import Share, shares, wide
 
@@ -103,55 +105,64 @@ def _within(parts: Parts, weights: Sequence[Tensor]) -> tuple[Parts, list[Tensor
     return within, [w[:, run] for w, run in zip(weights, runs, strict=True)]
 
 
+Passes = Sequence[Sequence[Pass]]
+"""Of all sequences that are to be summed over: of each tape one from each root, S and what (2b)
+differentiates."""
+
+
 def reverse(
     registry: ParameterRegistry,
-    passes: Sequence[Pass],
+    passes: Passes,
     units: Sequence[int],
-    receive: Callable[..., None],
+    receive: Receive,
     *,
-    again: bool,
     hold: bool = False,
 ) -> set[int]:
     """Hands the gradients to `receive`, share by share, each once for each unit that has one.
 
     Args:
         registry: the parameters.
-        passes: of all sequences that are to be summed over.
+        passes: whose tapes are used up.
         units: the window's units, as `receive` knows them.
-        receive: takes a share of a parameter, some of the units and k tensors [units, *share's shape].
-        again: whether the tapes are needed for another reverse pass; else they are used up.
+        receive: takes them.
         hold: whether layers' inputs and δ stay for `handed_over_again`, which takes a rule for every use.
 
     Returns:
         The parameters, by index, that autograd differentiated: no rule knew some use of theirs.
     """
-    unruled = set().union(*(p.tape.unruled for p in passes))
-    forming = _Forming(registry, passes, units, receive, unruled, again=again, hold=hold and not unruled)
+    unruled = set().union(*(roots[0].tape.unruled for roots in passes))
+    forming = _Forming(registry, passes, units, receive, unruled, hold=hold and not unruled)
     forming.begin()
-    plans = []
-    for each in passes:
-        anchors = each.tape.anchors(each.root, unruled)
-        each.tape.slots.share(each.of_sequences)
-        deltas = each.tape.reverse(each.root, anchors, retain=again or bool(unruled))
-        each.tape.slots.share(None)  # what follows begins at weighted δ
-        plans.append([_Start(a, deltas[a], indices) for a, indices in anchors.items() if a in deltas])
+    anchors = [[each.tape.anchors(each.root, unruled) for each in roots] for roots in passes]
+    going_back = [
+        roots[0].tape.reverse(
+            [each.root for each in roots], [each.of_sequences for each in roots], of, retain=bool(unruled)
+        )
+        for roots, of in zip(passes, anchors, strict=True)
+    ]
+    plans = [[list[_Start]() for _ in roots] for roots in passes]
+    for segment in zip_longest(*going_back):  # all tapes side by side
+        for deltas, of, plan in zip(segment, anchors, plans, strict=True):
+            for found, wanted, starts in zip(deltas or [], of, plan, strict=False):
+                starts += [_Start(a, delta, wanted[a]) for a, delta in found.items()]
     silent = forming.finish()
     if not unruled:
         forming.form_the_rest()
         return unruled
     # What no δ reached hangs on nothing but parameters without a rule: the root is where to begin.
-    for each, plan in zip(passes, plans, strict=True):
-        if left := [index for index in silent if index in each.tape.ruled]:
-            plan.append(_Start(each.tape.start(each.root), torch.ones_like(each.root), left))
+    for roots, plan in zip(passes, plans, strict=True):
+        for each, starts in zip(roots, plan, strict=True):
+            if left := [index for index in silent if index in each.tape.ruled]:
+                starts.append(_Start(each.tape.start(each.root), torch.ones_like(each.root), left))
     _differentiate(registry, passes, plans, units, receive)
     return unruled | silent
 
 
 def handed_over_again(
-    registry: ParameterRegistry, passes: Sequence[Pass], units: Sequence[int], receive: Callable[..., None]
+    registry: ParameterRegistry, passes: Passes, units: Sequence[int], receive: Receive
 ) -> None:
     """The gradients of passes that `reverse` held, which are then used up: nothing goes through the model."""
-    _Forming(registry, passes, units, receive, set(), again=False, hold=False).form_the_rest()
+    _Forming(registry, passes, units, receive, set(), hold=False).form_the_rest()
 
 
 @dataclass(frozen=True)
@@ -169,33 +180,32 @@ class _Forming:
     def __init__(
         self,
         registry: ParameterRegistry,
-        passes: Sequence[Pass],
+        passes: Passes,
         units: Sequence[int],
-        receive: Callable[..., None],
+        receive: Receive,
         unruled: set[int],
         *,
-        again: bool,
         hold: bool,
     ) -> None:
-        self._registry, self._units, self._receive = registry, units, receive
-        self._kinds, self._again, self._hold = len(passes[0].weights), again, hold
-        self._uses: dict[int, list[tuple[RuledCall, Pass]]] = defaultdict(list)
+        self._registry, self._units, self._receive, self._hold = registry, units, receive, hold
+        self._kinds = [len(each.weights) for each in passes[0]]
+        self._uses: dict[int, list[tuple[RuledCall, Sequence[Pass]]]] = defaultdict(list)
         self._awaited: dict[int, int] = {}
-        for each in passes:
-            for index, calls in each.tape.ruled.items():
+        for roots in passes:
+            for index, calls in roots[0].tape.ruled.items():
                 if index not in unruled:
-                    self._uses[index] += [(call, each) for call in calls]
+                    self._uses[index] += [(call, roots) for call in calls]
         self._index = {registry.ids[index]: index for index in self._uses}
 
     def begin(self) -> None:
-        """A reverse pass will bring δ."""
+        """Reverse passes will bring δ."""
         for index, uses in self._uses.items():
-            self._awaited[index] = len(uses)
+            self._awaited[index] = len(uses) * len(self._kinds)
             for call, _ in uses:
                 call.expect(self._arrived)
 
     def finish(self) -> set[int]:
-        """No more δ will come, and later passes over the graph bring none.
+        """No more δ will come, and what else goes over the graph brings none.
 
         Returns:
             The parameters of which some δ has not arrived.
@@ -208,7 +218,7 @@ class _Forming:
     def form_the_rest(self) -> None:
         """A use that no δ reached adds nothing."""
         for index, uses in list(self._uses.items()):
-            self._uses[index] = [(call, each) for call, each in uses if call.delta is not None]
+            self._uses[index] = [(call, roots) for call, roots in uses if call.deltas]
             if self._uses[index]:
                 self._form(index)
 
@@ -225,16 +235,17 @@ class _Forming:
         uses, parameter = self._uses.pop(index), self._registry.parameters[index]
         for share in shares(index, parameter, at_a_time(parameter.device) // len(self._units)):
             shape = torch.Size((len(self._units), *share.of(parameter).shape))
-            totals: list[Tensor] = []
-            for call, each in reversed(uses):  # a head before the embedding that it is: that writes few rows
-                totals = _added(call, each, share, id(parameter), shape, totals)
-            if not totals:
+            gradients: list[Tensor] = []
+            for root, kinds in enumerate(self._kinds):
+                totals: list[Tensor] = []
+                for call, roots in reversed(uses):  # a head before the embedding that it is: it writes all
+                    totals = _added(call, root, roots[root], share, id(parameter), shape, totals)
                 dtype = wide(parameter.dtype)
-                totals = [parameter.new_zeros(shape, dtype=dtype) for _ in range(self._kinds)]
-            self._receive(share, self._units, *totals)
+                gradients += totals or [parameter.new_zeros(shape, dtype=dtype) for _ in range(kinds)]
+            self._receive(share, self._units, *gradients)
         if not self._hold:
             for call, _ in uses:
-                call.release(id(parameter), again=self._again)
+                call.release(id(parameter))
 
 
 def at_a_time(device: torch.device) -> int:
@@ -243,16 +254,15 @@ def at_a_time(device: torch.device) -> int:
 
 
 def _added(
-    call: RuledCall, each: Pass, share: Share, key: int, shape: torch.Size, totals: list[Tensor]
+    call: RuledCall, root: int, each: Pass, share: Share, key: int, shape: torch.Size, totals: list[Tensor]
 ) -> list[Tensor]:
-    """With what one use gives: each kind of gradient of the units, [units, *share's shape] apiece, added up
-    in place.
+    """With what one use gives, from one root: each kind of gradient of the units, [units, *share's shape]
+    apiece, added up in place.
 
     No totals stand for zeros.
     """
     assert call.given is not None
-    assert call.delta is not None
-    delta, name, length = call.delta, call.names[key], shape[1]
+    delta, name, length = call.deltas[root], call.names[key], shape[1]
     adds = partial(call.rule.add, call.given, delta, name)
     # What is first, or on another device than the first, gets tensors of its own.
     apart = not totals or totals[0].device != delta.device
@@ -279,26 +289,28 @@ def _added(
 
 def _differentiate(
     registry: ParameterRegistry,
-    passes: Sequence[Pass],
-    plans: Sequence[Sequence[_Start]],
+    passes: Passes,
+    plans: Sequence[Sequence[Sequence[_Start]]],
     units: Sequence[int],
-    receive: Callable[..., None],
+    receive: Receive,
 ) -> None:
     """What no rule gives: autograd from the anchors, for each unit with its own weights."""
     for place, unit in enumerate(units):
-        shares: dict[int, list[Tensor]] = {}
-        for each, plan in zip(passes, plans, strict=True):
-            if not bool((each.units == place).any()):
+        by_root: list[dict[int, list[Tensor]]] = [{} for _ in passes[0]]
+        for roots, plan in zip(passes, plans, strict=True):
+            if not bool((roots[0].units == place).any()):
                 continue
-            for start in plan:
-                found = [_weighted(registry, start, w[place]) for w in each.weights]
-                for index, *gradients in zip(start.parameters, *found, strict=True):
-                    present = [g for g in gradients if g is not None]
-                    if len(present) == len(gradients):
-                        known = shares.get(index, [torch.zeros_like(g) for g in present])
-                        shares[index] = [a + b for a, b in zip(known, present, strict=True)]
-        for index, totals in shares.items():
-            receive(Share(index), [unit], *(total[None] for total in totals))
+            for each, starts, totals in zip(roots, plan, by_root, strict=True):
+                for start in starts:
+                    found = [_weighted(registry, start, w[place]) for w in each.weights]
+                    for index, *gradients in zip(start.parameters, *found, strict=True):
+                        present = [g for g in gradients if g is not None]
+                        if len(present) == len(gradients):
+                            known = totals.get(index, [torch.zeros_like(g) for g in present])
+                            totals[index] = [a + b for a, b in zip(known, present, strict=True)]
+        for index in by_root[0]:  # what hangs on S hangs on what (2b) differentiates: on the same logits
+            gradients = [total[None] for totals in by_root for total in totals[index]]
+            receive(Share(index), [unit], *gradients)
 
 
 def _weighted(registry: ParameterRegistry, start: _Start, weights: Tensor) -> list[Tensor | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,6 +26,7 @@ from probe_engine.model.teacher_forcing import (
 from probe_engine.model.unit_gradients.fused.graph import Node, leaf_edges
 from probe_engine.model.unit_gradients.fused.places import Layer, Places
 from probe_engine.model.unit_gradients.fused.rules import LOOKUP, LayerCall, Rule
+from probe_engine.model.unit_gradients.fused.segments import segments
 from probe_engine.model.unit_gradients.fused.slots import Rows, Runs, Slots, by_row
 from probe_engine.registry import ParameterRegistry
 
@@ -43,28 +44,27 @@ class RuledCall:
     """Of the parameters within the layer, by `id`."""
     severed: bool
     """An embedding whose output was replaced by a leaf: the graph holds no edge to its weight."""
-    delta: Tensor | None = None
+    deltas: list[Tensor] = field(default_factory=list)
+    """Of each root, in their order."""
     arrived: Callable[[RuledCall], None] | None = None
     awaited: set[int] = field(default_factory=set)
     """Parameters, by `id`, that δ is still needed for."""
 
     def expect(self, arrived: Callable[[RuledCall], None]) -> None:
-        """A reverse pass will bring δ."""
-        self.delta, self.arrived, self.awaited = None, arrived, set(self.names)
+        """Reverse passes will bring δ."""
+        self.deltas, self.arrived, self.awaited = [], arrived, set(self.names)
 
     def take(self, delta: Tensor) -> None:
         """δ = ∂(Σ root)/∂output; the hook of the output, which nobody may be waiting for."""
         if self.arrived is not None:
-            self.delta = delta.detach()
+            self.deltas.append(delta.detach())
             self.arrived(self)
 
-    def release(self, parameter: int, *, again: bool) -> None:
-        """This parameter, by `id`, is done. After the last one δ goes, and the inputs unless used `again`."""
+    def release(self, parameter: int) -> None:
+        """This parameter, by `id`, is done. After the last one δ and the inputs go."""
         self.awaited.discard(parameter)
         if not self.awaited:
-            self.delta = self.arrived = None
-            if not again:
-                self.given = None
+            self.deltas, self.arrived, self.given = [], None, None
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,7 @@ class Tape:
         self._calls: list[tuple[GradientEdge, RuledCall]] = []
         self._seen: dict[nn.Module, _Seen] = defaultdict(_Seen)
         self._starts: list[GradientEdge] = []
+        self._blocks: list[GradientEdge] = []
         self._layout = layout = laid_out(sequences, owners, device_of(model), packed=packed)
         self.slots: Slots = (
             Runs(layout.row, layout.responses)
@@ -190,25 +191,52 @@ class Tape:
         """Where a reverse pass begins: [N]."""
         return Anchor(get_gradient_edge(root), self._weighted_root)
 
-    def reverse(self, root: Tensor, anchors: Collection[Anchor], *, retain: bool) -> Mapping[Anchor, Tensor]:
-        """A reverse pass: cotangent 1 on every row. Ruled calls take their δ, and anchors' come back.
+    def reverse(
+        self,
+        roots: Sequence[Tensor],
+        weights: Sequence[Tensor],
+        anchors: Sequence[Collection[Anchor]],
+        *,
+        retain: bool,
+    ) -> Iterator[list[dict[Anchor, Tensor]]]:
+        """Reverse passes from some roots, cotangent 1 on every row. Ruled calls take their δ, and anchors'
+        come back.
+
+        Without anchors the passes go back side by side, segment by segment, with a pause behind each: a
+        layer has the δ of all roots before the layers in front of it have any.
 
         Args:
-            root: [N], S or what (2b) differentiates.
-            anchors: whose δ is wanted.
+            roots: [N] each: S, what (2b) differentiates.
+            weights: [k, U, N], what sequences weigh in each.
+            anchors: whose δ is wanted of each.
             retain: whether the graph is needed once more; else it goes, and the logits may with it.
         """
-        self._spending.now = self._expendable and not retain
         if not retain:
             self._logits = None
-        order = list(anchors)
-        starts = [a.edge for a in order] + self._starts
-        if not starts or not root.requires_grad:
-            return {}
-        gradients = torch.autograd.grad(
-            root, starts, torch.ones_like(root), retain_graph=retain, allow_unused=True
-        )
-        return {a: g for a, g in zip(order, gradients, strict=False) if g is not None}
+        if not self.S.requires_grad:
+            return
+        watched = {edge.node for edge in (*self._starts, *(edge for edge, _ in self._calls))}
+        ends = [get_gradient_edge(root) for root in roots]
+        deltas = [torch.ones_like(root) for root in roots]
+        for segment in segments(self.S.grad_fn, () if any(anchors) else self._blocks, watched):
+            starts = [edge for edge in self._starts if edge.node in segment.nodes]
+            starts += [] if segment.end is None else [segment.end]
+            found: list[dict[Anchor, Tensor]] = [{} for _ in roots]
+            for turn, asked in enumerate(anchors):
+                last = not retain and turn == len(roots) - 1
+                self._spending.now = self._expendable and last
+                self.slots.share(weights[turn])
+                wanted = [anchor.edge for anchor in asked] + starts
+                if not wanted:
+                    continue
+                gradients = torch.autograd.grad(
+                    [ends[turn]], wanted, [deltas[turn]], retain_graph=not last, allow_unused=True
+                )
+                found[turn] = {a: g for a, g in zip(asked, gradients, strict=False) if g is not None}
+                if segment.end is not None:
+                    ends[turn], deltas[turn] = segment.end, gradients[-1]
+            self.slots.share(None)  # what follows begins at weighted δ
+            yield found
 
     def _sorted(self, visited: set[Node]) -> tuple[dict[int, list[RuledCall]], set[int]]:
         uses: dict[int, list[RuledCall]] = defaultdict(list)
@@ -248,6 +276,7 @@ class Tape:
             for layer in places.layers:
                 record = partial(self._record, layer)
                 handles.append(layer.module.register_forward_hook(record, with_kwargs=True))
+            handles += [block.register_forward_hook(self._ends) for block in places.blocks]
             for module in places.outside_of_rules(self._without_rule):
                 handles.append(module.register_forward_hook(self._note, with_kwargs=True))
             yield
@@ -263,6 +292,12 @@ class Tape:
             self._starts.append(get_gradient_edge(output))
             return None
         return self._leaf(output).clone()
+
+    def _ends(self, _module: nn.Module, _args: object, output: Any) -> None:
+        """Where the graph may be cut."""
+        first = next(tensors(output), None)
+        if first is not None and first.requires_grad:
+            self._blocks.append(get_gradient_edge(first))
 
     def _leaf(self, output: Tensor) -> Tensor:
         """To be handed on as a clone: a model may write into what it takes for an activation."""
