@@ -126,7 +126,7 @@ def forecast(
     largest = max(len(u.sequences) for u in units)
     packs = method.packs(units)
     windows = packed(units, size, packs=packs)
-    costs, work = {}, {}
+    costs, work, apart = {}, {}, {}
     at_once = min(size, extent.sequences)
     for name in get_args(Method):
         tokens, targets = largest_pass(windows) if name == "fused" else (len(longest), len(longest.response))
@@ -146,15 +146,14 @@ def forecast(
             method=name,
             rao_blackwell=rao_blackwell,
         )
-        passes, apart = memory.arrangement.passes, memory.arrangement.apart
+        passes = memory.arrangement.passes
         gradients = token.gradients(name, passing, rao_blackwell=rao_blackwell)
-        if apart:
+        apart[name] = memory.arrangement.apart
+        if apart[name]:
             gradients += token.gradients(name, passing) + token.contractions(name, passing, directions)
             gradients += token.contractions(name, replace(passing, held=0), directions)
         elif passes == 2:
             gradients += token.contractions(name, passing, directions, rao_blackwell=rao_blackwell)
-        if name == method.name:
-            begun_with_both = rao_blackwell and not apart
         work[name] = (gradients, scoring * token.forward)
         costs[name] = Cost(
             passes=passes,
@@ -165,7 +164,9 @@ def forecast(
         )
 
     first_pass = token.gradients(
-        method.name, PassTokens.of(method.name, units, size, packs=packs), rao_blackwell=begun_with_both
+        method.name,
+        PassTokens.of(method.name, units, size, packs=packs),
+        rao_blackwell=rao_blackwell and not apart[method.name],
     )
     rate = first_pass * first.tokens / _tokens(units) / first.seconds
     scoring_rate = first.forward.flops / first.forward.seconds

@@ -301,6 +301,30 @@ def test_deltas_wait_for_those_of_the_other_root_in_their_own_layer_alone(monkey
     assert all(call.given is None and not call.deltas for call in calls)
 
 
+class NothingBack(torch.autograd.Function):
+    """x, whose derivative is not handed on."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, _gradient):
+        return None
+
+
+@pytest.mark.parametrize("adaptation", ["full", "lora"])
+def test_what_an_operation_hands_no_gradient_on_to_has_none(adaptation):
+    model = build("llama", adaptation, tied=False)
+    layers = model.get_submodule("base_model.model.model.layers" if adaptation == "lora" else "model.layers")
+    layers[1].register_forward_pre_hook(lambda _m, args: (NothingBack.apply(args[0]), *args[1:]))
+    units = CONSTANT_LAMBDA
+    found, _ = against_loop(model, units=units, rao_blackwell=True)
+    assert found < 1e-5
+    x, *_ = vectors(Loop(model, trained(model), 100), units)[0]
+    assert 0 < x.non_none < len(x.tensors)
+
+
 def test_modules_are_watched_around_parameters_that_no_rule_gives():
     lora, dora = (build("llama", adaptation) for adaptation in ("lora", "dora"))
     assert Places.of(lora, trained(lora)).outside_of_rules(()) == []

@@ -29,7 +29,7 @@ class Places:
     """The input embeddings."""
     layers: tuple[Layer, ...]
     blocks: tuple[nn.Module, ...]
-    """The outermost modules in lists, one of which the next is given to: a decoder's layers."""
+    """Modules in the outermost lists: a decoder's layers, each of which is given what the last one gave."""
     around: Mapping[str, nn.Module]
     """Modules that hold a parameter, at any depth, by path; the model itself is the empty path."""
     homes: Mapping[int, str]

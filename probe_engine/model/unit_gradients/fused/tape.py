@@ -237,6 +237,8 @@ class Tape:
                     ends[turn], deltas[turn] = segment.end, gradients[-1]
             self.slots.share(None)  # what follows begins at weighted δ
             yield found
+            if any(delta is None for delta in deltas):  # some operation hands none on
+                return
 
     def _sorted(self, visited: set[Node]) -> tuple[dict[int, list[RuledCall]], set[int]]:
         uses: dict[int, list[RuledCall]] = defaultdict(list)
