@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import product
 
 import torch
 
@@ -155,17 +156,19 @@ def _remedy(
 ) -> tuple[str, tuple[str, ...]]:
     """Options under which the forecast fits: fewer kept vectors, fewer sequences a pass, narrower weights."""
     narrower = [NARROW] if getattr(torch, NARROW).itemsize < getattr(torch, dtype).itemsize else []
-    for chosen in (dtype, *narrower):
-        needed = forecast(chosen, spec.micro_batch, spec.memory_budget_bytes)
+    for chosen, budget in product((dtype, *narrower), (spec.memory_budget_bytes, 0)):
+        needed = forecast(chosen, spec.micro_batch, budget)
         room = free.nbytes - needed.fixed
         sequences = min(needed.sequences, room // max(1, needed.sequence))
         if sequences < 1 or needed.widened > room:
             continue
         left = (room - sequences * needed.sequence) // MIB
+        kept = f"--memory-budget {left}MiB" if needed.kept > left * MIB else ""
+        smaller = "--memory-budget 0" if budget < spec.memory_budget_bytes else kept
         options = [
             *([f"--dtype {chosen}"] if chosen != dtype else []),
             *([f"--micro-batch {sequences}"] if sequences < needed.sequences else []),
-            *([f"--memory-budget {left}MiB"] if needed.kept > left * MIB else []),
+            *([smaller] if smaller else []),
         ]
         return (
             f"With these options it should fit: about {size(free.nbytes - left * MIB)} without kept vectors.",

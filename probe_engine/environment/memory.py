@@ -33,10 +33,10 @@ def free_memory(device: torch.device) -> FreeMemory | None:
     return min(machine, *containers, key=lambda free: free.nbytes)
 
 
-def fits(nbytes: int, device: torch.device) -> bool:
-    """Whether a device that says how much is left has room for this much, and as much again for passes."""
-    free = free_memory(device)
-    return free is None or 2 * nbytes <= free.nbytes
+def own_memory(device: torch.device) -> int | None:
+    """Bytes free on a device with memory of its own; None where it shares the machine's."""
+    free = None if device.type == "cpu" else free_memory(device)
+    return None if free is None or device.type == "mps" else free.nbytes
 
 
 def container_limits(

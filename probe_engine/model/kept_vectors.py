@@ -16,7 +16,7 @@ class KeptVectors:
     """A vector [P] for each unit, in one tensor [units, numbers] for each dtype of the parameters.
 
     A tensor for each unit and parameter would be tens of thousands, each rounded up to pages or lying between
-    what passes, whose room nobody could use again. Here room is taken page by page, as vectors come.
+    what passes, whose room nobody could use again. On a CPU room is taken page by page, as vectors come.
 
     Args:
         registry: the parameters.
@@ -41,7 +41,7 @@ class KeptVectors:
     def put(self, share: Share, units: Sequence[int], parts: Tensor) -> None:
         """Takes in a copy of a share of these units' vectors, [units, *share's shape]."""
         columns = self._columns(share)
-        for unit, part in zip(units, parts, strict=True):
+        for unit, part in zip(units, parts.to(columns.device), strict=True):
             columns[unit].copy_(part.flatten())
             self._came[unit][share.parameter] = True
 

@@ -39,20 +39,31 @@ class Sizes:
     """What a sequence of a micro-batch takes, where it was counted; else it is estimated."""
     split: bool | None = None
     """Whether a unit takes several passes, where it is known; else whether an average one does."""
+    room: int | None = None
+    """Bytes that are free on a device with memory of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Arrangement:
     """How often the units are gone through, so that what is held of their vectors fits."""
 
-    kept: int
-    """Bytes of X_u (by either form) and P Y_u of every unit, for one pass; 0 where they do not fit."""
-    apart: bool
-    """Four times: X of (2b) after that of (2), whose sums are let go. Else twice."""
+    kept: int = 0
+    """Bytes of X_u (by either form) and P Y_u of every unit, for one pass; 0: they are let go, for two."""
+    on_device: bool = True
+    """Whether kept vectors are where the model is; else in the machine's memory."""
+    apart: bool = False
+    """Four passes: X of (2b) after that of (2), whose sums are let go."""
 
     @classmethod
     def within(
-        cls, budget: int, vector: int, units: int, *, may_keep: bool, rao_blackwell: bool
+        cls,
+        budget: int,
+        vector: int,
+        units: int,
+        room: int | None,
+        *,
+        may_keep: bool,
+        rao_blackwell: bool,
     ) -> Arrangement:
         """The quickest for which the budget will do.
 
@@ -60,13 +71,15 @@ class Arrangement:
             budget: bytes, beside the sums of X of one form and of Y.
             vector: bytes of one over all parameters.
             units: how many there are.
-            may_keep: whether the method does without a second pass where vectors are kept.
+            room: bytes free on a device with memory of its own, half of which is the passes'.
+            may_keep: whether the method does without a second pass where vectors are kept. One that does not
+                (`alpha`) is not there to save memory either: it takes both forms in the same passes.
             rao_blackwell: whether X of (2b) is computed as well.
         """
         kept = (2 + rao_blackwell) * units * vector
         if may_keep and kept <= budget:
-            return cls(kept, apart=False)
-        return cls(0, apart=rao_blackwell and may_keep and 2 * vector > budget)
+            return cls(kept, on_device=room is None or 2 * kept <= room)
+        return cls(apart=rao_blackwell and may_keep and 2 * vector > budget)
 
     @property
     def keeps(self) -> bool:
@@ -109,13 +122,14 @@ class Need:
 
     @property
     def fixed(self) -> int:
-        """What no option but the dtype makes smaller."""
+        """What only the dtype makes smaller, or the memory budget where there is room for two forms of X."""
         return self.weights + self.optimizer + self.vectors
 
     @property
     def total(self) -> int:
         """The peak: of the measurement, or of the virtual step after it."""
-        measuring = self.vectors + self.kept + self.sequences * self.sequence
+        kept = self.kept if self.arrangement.on_device else 0
+        measuring = self.vectors + kept + self.sequences * self.sequence
         return self.weights + self.optimizer + max(measuring, MOVED_LENGTHS * self.vector + self.widened)
 
 
@@ -146,7 +160,9 @@ def need(
         sequence = sequence_bytes(sizes.config, sizes.extent, dtype, alpha=alpha)
     else:
         sequence = sizes.sequence * (ALPHA if alpha else 1)
-    arrangement = Arrangement.within(budget, vector, units, may_keep=not alpha, rao_blackwell=rao_blackwell)
+    arrangement = Arrangement.within(
+        budget, vector, units, sizes.room, may_keep=not alpha, rao_blackwell=rao_blackwell
+    )
     sequences = min(micro_batch, max(1, sizes.extent.sequences))
     narrow = 0 if dtype == wide(dtype) else sizes.weights + sizes.held
     return Need(

@@ -47,9 +47,9 @@ class PairwiseDots:
             return total
         size = max(1, WIDENED // sum(total.shape))
         for x, py in zip(self._x.rows(of_x), self._py.rows(of_py), strict=True):
-            pieces = zip(x.split(size, 1), py.split(size, 1), strict=True)
-            # Nobody waits for a device piece by piece.
-            found = torch.stack([a.double() @ b.double().T for a, b in pieces]).sum(0)
+            found = total.new_zeros(total.shape, device=x.device)  # nobody waits for it piece by piece
+            for a, b in zip(x.split(size, 1), py.split(size, 1), strict=True):
+                found.addmm_(a.double(), b.double().T)
             total += found.cpu()
         return total
 

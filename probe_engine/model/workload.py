@@ -186,7 +186,7 @@ class PassTokens:
     scored_first: int
     """Of units whose weights must be known before they are differentiated in parts."""
     held: int = 0
-    """Of those differentiated, whose inputs and δ a second pass finds; not where (2b) is computed."""
+    """Of those differentiated, whose inputs and δ a second pass finds; not where the first computed (2b)."""
 
     @classmethod
     def of(

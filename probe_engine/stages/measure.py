@@ -11,7 +11,7 @@ import torch
 from probe_engine.checks import gradient, preconditioner
 from probe_engine.checks.mapping import order_in_question, own_states
 from probe_engine.checks.optimizer import own_step_known
-from probe_engine.environment.memory import fits
+from probe_engine.environment.memory import own_memory
 from probe_engine.errors import ProbeError
 from probe_engine.estimators.mapping import GradientSquares, mapping_correlation
 from probe_engine.events import FindingEvent, Part, Units
@@ -70,8 +70,9 @@ def arranged(
 ) -> Arrangement:
     """The passes over this many units, with `budget` bytes for kept vectors."""
     vector = sum(v.numel() * wide(v.dtype).itemsize for v in registry.parameters)
+    room = own_memory(registry.parameters[0].device)
     return Arrangement.within(
-        budget, vector, units, may_keep=method.keeps_vectors, rao_blackwell=rao_blackwell
+        budget, vector, units, room, may_keep=method.keeps_vectors, rao_blackwell=rao_blackwell
     )
 
 
@@ -103,8 +104,9 @@ def measure(
     registry = policy.registry
     forms: tuple[XForm, ...] = ("score",) if x_estimator == "score" else ("score", "rao_blackwell")
     arrangement = arranged(method, registry, len(units), memory_budget, rao_blackwell=len(forms) > 1)
-    keep, forms = arrangement.keeps, forms[:1] if arrangement.apart else forms
-    rao_blackwell = len(forms) > 1
+    keep, rao_blackwell = arrangement.keeps, len(forms) > 1 and not arrangement.apart
+    if arrangement.apart:
+        forms = forms[:1]  # at first
     recomputed = recomputing(policy.model)
     keep_on = _kept_on(registry, arrangement) if keep else None
     info = partial(_info, method, units, x_estimator, arrangement, keep_on, recomputed)
@@ -220,12 +222,10 @@ def plan(
     """The forecast alone: the first units are measured as `measure` does it, and let go."""
     registry = policy.registry
     arrangement = arranged(method, registry, len(units), memory_budget, rao_blackwell=rao_blackwell)
-    keep_on = _kept_on(registry, arrangement) if arrangement.keeps else None
     rao_blackwell = rao_blackwell and not arrangement.apart
     roles = [u.unit.role for u in units]
-    sums = UnitSums(
-        registry, p if keep_on is None else p.held(), roles, keep_on=keep_on, rao_blackwell=rao_blackwell
-    )
+    p = p.held() if arrangement.keeps else p
+    sums = UnitSums(registry, p, roles, keep_on=None, rao_blackwell=rao_blackwell)
     meter = Meter("measure", sum(u.tokens for u in units))
     passes = method.measurements(units, sums, meter, rao_blackwell=rao_blackwell)
     begun, _ = beginning(policy, passes, meter)
@@ -254,9 +254,7 @@ def _info(
 
 
 def _kept_on(registry: ParameterRegistry, arrangement: Arrangement) -> torch.device:
-    """The model's device, or the machine's memory where that has no room."""
-    device = registry.parameters[0].device
-    return device if fits(arrangement.kept, device) else torch.device("cpu")
+    return registry.parameters[0].device if arrangement.on_device else torch.device("cpu")
 
 
 def _sizes(passed: Sequence[FirstPass]) -> dict[Role, int]:

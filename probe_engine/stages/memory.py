@@ -12,7 +12,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from probe_engine.checks.environment import memory
-from probe_engine.environment.memory import free_memory
+from probe_engine.environment.memory import free_memory, own_memory
 from probe_engine.model.memory import Need, Sizes, need
 from probe_engine.model.teacher_forcing import device_of
 from probe_engine.registry import ParameterRegistry
@@ -61,6 +61,7 @@ def before_loading(
         optimizer=os.path.getsize(state) if saved is None and os.path.isfile(state) else 0,
         config=config,
         extent=extent,
+        room=own_memory(device),
     )
     return memory(partial(_need, sizes, spec), spec, free_memory(device), spec.dtype)
 
@@ -90,6 +91,7 @@ def loaded_sizes(model: nn.Module, registry: ParameterRegistry, extent: Extent) 
         optimizer=0,
         config=getattr(model, "config", None),
         extent=extent,
+        room=own_memory(device_of(model)),
     )
 
 

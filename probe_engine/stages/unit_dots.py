@@ -1,4 +1,4 @@
-"""Dot products of the units' gradients with their sums: from vectors that were kept, or by a second pass."""
+"""Dot products of the units' gradients with their sums: from vectors that were kept, or by more passes."""
 
 from __future__ import annotations
 
@@ -207,8 +207,11 @@ def rao_blackwell_passes(
         if own is not None:
             dotted.own.append((x_dots[-1], dots.y[-1]))
         if eta is not None:
-            so_far: dict[XForm, list[UnitScalars]] = {"score": score.scalars, "rao_blackwell": dotted.scalars}
-            yield from grown(so_far, py.counts, eta)
+            scalars: dict[XForm, list[UnitScalars]] = {
+                "score": score.scalars,
+                "rao_blackwell": dotted.scalars,
+            }
+            yield from grown(scalars, py.counts, eta)
         yield meter.progress
     return both, x, dotted
 

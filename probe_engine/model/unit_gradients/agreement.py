@@ -125,13 +125,12 @@ class _Differences:
     def __init__(self, theirs: Measurement) -> None:
         self._theirs = (theirs.x, theirs.y, theirs.x_rb)
         self._squares = [0.0, 0.0, 0.0]
-        self._came = set[int]()
+        self._came: tuple[set[int], ...] = (set(), set(), set())
 
     def __call__(
         self, share: Share, _units: Sequence[int], x: Tensor, y: Tensor, x_rb: Tensor | None = None, /
     ) -> None:
         """Takes in a share of one unit's."""
-        self._came.add(share.parameter)
         for kind, parts in enumerate((x, y, x_rb)):
             if parts is not None:
                 self._add(kind, share, parts[0])
@@ -140,11 +139,12 @@ class _Differences:
         """To theirs; what never came is 0."""
         theirs = self._theirs[kind]
         assert theirs is not None
-        missing = [t for i, t in enumerate(theirs.tensors) if t is not None and i not in self._came]
+        missing = [t for i, t in enumerate(theirs.tensors) if t is not None and i not in self._came[kind]]
         square = self._squares[kind] + sum(inner(t, t) for t in missing)
         return _relative(square**0.5, theirs.norm())
 
     def _add(self, kind: int, share: Share, ours: Tensor) -> None:
+        self._came[kind].add(share.parameter)
         vector = self._theirs[kind]
         theirs = None if vector is None else vector.share(share)
         difference = ours if theirs is None else ours - theirs

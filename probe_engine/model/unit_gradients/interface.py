@@ -97,7 +97,7 @@ class UnitGradients(Protocol):
 
     @property
     def keeps_vectors(self) -> bool:
-        """Whether the first pass's vectors may be kept instead of a second pass."""
+        """Whether the first pass's vectors may be kept instead of a second pass, and (2b) have its own."""
         ...
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from probe_engine.checks.environment import computes, memory, versions
 from probe_engine.environment.device import devices, trial
-from probe_engine.environment.memory import FreeMemory, container_limits, fits, free_memory
+from probe_engine.environment.memory import FreeMemory, container_limits, free_memory, own_memory
 from probe_engine.environment.requirements import Demand, demands
 from probe_engine.errors import ProbeError
 from probe_engine.model.double_backward import twice_differentiable
@@ -234,14 +235,36 @@ class TestForecast:
         alpha = need(self.SIZES, torch.float32, micro_batch=4, budget=0, method="alpha", rao_blackwell=True)
         assert alpha.arrangement.passes == 2
 
-    def test_kept_vectors_leave_half_of_a_device_s_memory_to_the_passes(
+    def test_the_budget_that_leaves_no_room_for_two_forms_of_x_is_a_remedy(self) -> None:
+        both = partial(need, self.SIZES, method="fused", rao_blackwell=True)
+
+        def forecast(dtype: str, micro_batch: int, budget: int) -> Need:
+            return both(getattr(torch, dtype), micro_batch=micro_batch, budget=budget)
+
+        spec = RunSpec(micro_batch=1, memory_budget="1MiB")
+        free = FreeMemory(forecast("float32", 1, 0).total, "this container")
+        assert forecast("float32", 1, spec.memory_budget_bytes).total > free.nbytes
+        found = memory(forecast, spec, free, "float32")
+        assert found.status == "warn"
+        assert found.remedy is not None
+        assert found.remedy.commands == ["probe-tui CHECKPOINT --memory-budget 0"]
+
+    def test_kept_vectors_leave_half_of_a_device_s_memory_to_the_passes(self) -> None:
+        kept = 2 * 32 * 100_000 * 4
+        loop = partial(need, micro_batch=1, budget=kept, method="loop", dtype=torch.float32)
+        here, there = (loop(replace(self.SIZES, room=room)) for room in (2 * kept, 2 * kept - 1))
+        assert (here.arrangement.on_device, there.arrangement.on_device) == (True, False)
+        assert here.kept == there.kept == kept
+        assert here.total - there.total == kept
+        assert loop(self.SIZES).arrangement.on_device
+
+    def test_only_a_device_with_memory_of_its_own_has_room_of_its_own(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        free: list[FreeMemory | None] = [FreeMemory(100, "cuda:0"), None]
-        monkeypatch.setattr("probe_engine.environment.memory.free_memory", lambda _device: free[0])
-        assert [fits(nbytes, torch.device("cuda")) for nbytes in (0, 50, 51)] == [True, True, False]
-        free.pop(0)  # it does not say
-        assert fits(10**12, torch.device("mps"))
+        monkeypatch.setattr(
+            "probe_engine.environment.memory.free_memory", lambda _device: FreeMemory(100, "there")
+        )
+        assert [own_memory(torch.device(name)) for name in ("cuda", "mps", "cpu")] == [100, None, None]
 
     def test_a_container_s_limit_counts_with_what_it_can_reclaim(self, tmp_path: Path) -> None:
         group = tmp_path / "job" / "step"

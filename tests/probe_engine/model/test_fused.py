@@ -301,6 +301,17 @@ def test_deltas_wait_for_those_of_the_other_root_in_their_own_layer_alone(monkey
     assert all(call.given is None and not call.deltas for call in calls)
 
 
+def test_a_layer_s_own_hook_on_its_gradient_runs_once():
+    model = build("llama", "lora")
+
+    def halved(_module, _args, output):
+        output.register_hook(lambda gradient: 0.5 * gradient)
+
+    model.get_submodule("base_model.model.model.layers.0").register_forward_hook(halved)
+    found, _ = against_loop(model, units=CONSTANT_LAMBDA, rao_blackwell=True)
+    assert found < 1e-5
+
+
 class NothingBack(torch.autograd.Function):
     """x, whose derivative is not handed on."""
 

@@ -53,6 +53,8 @@ def test_what_a_path_goes_around_is_no_cut():
     c = b + a
     d = c.exp()
     assert ends(d.sum(), [a, b, c, d], [x]) == edges(d, c, a)
+    # Whatever the order in which the ways are walked, and however often one operation is reached.
+    assert ends((c * c.square().mean().rsqrt()).sum(), [a, b], [x]) == edges(a)
 
 
 def test_what_is_reached_from_two_pieces_leaves_the_graph_whole():

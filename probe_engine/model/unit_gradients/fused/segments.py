@@ -37,19 +37,19 @@ def segments(root: Node, places: Sequence[GradientEdge], watched: Collection[Nod
         waiting = [begin]
         while waiting:
             node = waiting.pop()
-            if node in nodes:
-                continue
-            nodes.add(node)
-            for follower, output in node.next_functions:
-                if follower not in order:
-                    waiting += [] if follower is None else [follower]
-                elif output != places[order[follower]].output_nr:  # not all of it passes through this one
-                    return segments(root, [p for p in places if p.node is not follower], watched)
-                else:
-                    ahead.add(follower)
-            if not waiting and len(ahead - nodes) > 1:
+            if node not in nodes:
+                nodes.add(node)
+                for follower, output in node.next_functions:
+                    if follower not in order:
+                        waiting += [] if follower is None else [follower]
+                    elif output != places[order[follower]].output_nr:  # not all of it passes through this one
+                        return segments(root, [p for p in places if p.node is not follower], watched)
+                    else:
+                        ahead.add(follower)
+            beyond = ahead - nodes
+            if not waiting and len(beyond) > 1:
                 # Of several ways on, the one that was made last may lead to the others.
-                waiting.append(max(ahead - nodes, key=order.__getitem__))
+                waiting.append(max(beyond, key=order.__getitem__))
         if not seen.isdisjoint(nodes.intersection(watched)):
             return segments(root, [], watched)
         seen |= nodes

@@ -202,8 +202,8 @@ class Tape:
         """Reverse passes from some roots, cotangent 1 on every row. Ruled calls take their δ, and anchors'
         come back.
 
-        Without anchors the passes go back side by side, segment by segment, with a pause behind each: a
-        layer has the δ of all roots before the layers in front of it have any.
+        The passes go back side by side, segment by segment, with a pause behind each: a layer has the δ of
+        all roots before the layers in front of it have any.
 
         Args:
             roots: [N] each: S, what (2b) differentiates.
@@ -216,13 +216,16 @@ class Tape:
         if not self.S.requires_grad:
             return
         watched = {edge.node for edge in (*self._starts, *(edge for edge, _ in self._calls))}
+        watched.update(anchor.edge.node for asked in anchors for anchor in asked)
         ends = [get_gradient_edge(root) for root in roots]
         deltas = [torch.ones_like(root) for root in roots]
-        for segment in segments(self.S.grad_fn, () if any(anchors) else self._blocks, watched):
-            starts = [edge for edge in self._starts if edge.node in segment.nodes]
+        for segment in segments(self.S.grad_fn, self._blocks, watched):
+            nodes = segment.nodes.union(end.node for end in ends)  # one root alone was gone through
+            starts = [edge for edge in self._starts if edge.node in nodes]
             starts += [] if segment.end is None else [segment.end]
             found: list[dict[Anchor, Tensor]] = [{} for _ in roots]
-            for turn, asked in enumerate(anchors):
+            for turn, of_root in enumerate(anchors):
+                asked = [anchor for anchor in of_root if anchor.edge.node in nodes]
                 last = not retain and turn == len(roots) - 1
                 self._spending.now = self._expendable and last
                 self.slots.share(weights[turn])
@@ -296,9 +299,9 @@ class Tape:
         return self._leaf(output).clone()
 
     def _ends(self, _module: nn.Module, _args: object, output: Any) -> None:
-        """Where the graph may be cut."""
+        """Where the graph may be cut: not where hooks of the model's own would run on both sides."""
         first = next(tensors(output), None)
-        if first is not None and first.requires_grad:
+        if first is not None and first.requires_grad and not first._backward_hooks:
             self._blocks.append(get_gradient_edge(first))
 
     def _leaf(self, output: Tensor) -> Tensor:
