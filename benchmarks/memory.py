@@ -5,8 +5,7 @@ methods make X, Y and all dot products and keep no unit gradients; `fused_kept` 
 Opacus give X and Y alone, as `fused_first_pass` does. `flat` is the peak of fused at the larger number of
 prompts over that at the smaller; `flat_kept` is the same with unit gradients kept, their own size taken off
 both. Of full finetuning `…_parameter_lengths` says what a probe needs beside the step's activations: the
-weights and Adam's m and v, and its own vectors. By default X of (2b) has sums of its own within
---memory-budget, 2 lengths of them; with nothing kept it is computed after X of (2).
+weights and Adam's m and v, and its own vectors.
 
 python benchmarks/memory.py [--model smollm2|tiny] [--full] [--sequences 16] [--tokens 96] [--json]
 """
@@ -58,7 +57,7 @@ def limits(setting: Setting) -> dict[str, Limit]:
     if setting.model != "smollm2":
         return flat
     if setting.full:
-        return flat | {"probe_nothing_kept_parameter_lengths": Limit("≤", 7)}
+        return flat | {"probe_parameter_lengths": Limit("≤", 7)}
     return flat | {"probe_nothing_kept_over_step": Limit("≤", 1.15)}
 
 

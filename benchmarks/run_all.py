@@ -81,7 +81,7 @@ BENCHMARKS = (
         "Memory of each method",
         (
             "--model smollm2",
-            "--model smollm2 --full --runs step probe probe_nothing_kept fused --prompts 8 16",
+            "--model smollm2 --full --runs step probe fused --prompts 8 16",
             "--model tiny",
         ),
     ),

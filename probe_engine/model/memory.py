@@ -14,6 +14,9 @@ ALPHA = 3
 """Times what a reverse pass saves: `alpha` keeps that pass's own graph to differentiate it again."""
 ALPHA_LENGTHS = 7
 """Of `alpha` besides: its gradient with that graph, and the products with a direction in float64."""
+SMALL_PART = 8
+"""What sums of a second form of X may take of the memory budget: 1 / this. Of all weights they are what a run
+can least spare, of an adapter nothing."""
 MOVED_LENGTHS = 3
 """During the virtual step: ΣY of both roles, and θ as it was."""
 
@@ -79,7 +82,7 @@ class Arrangement:
         kept = (2 + rao_blackwell) * units * vector
         if may_keep and kept <= budget:
             return cls(kept, on_device=room is None or 2 * kept <= room)
-        return cls(apart=rao_blackwell and may_keep and 2 * vector > budget)
+        return cls(apart=rao_blackwell and may_keep and SMALL_PART * 2 * vector > budget)
 
     @property
     def keeps(self) -> bool:
@@ -122,7 +125,7 @@ class Need:
 
     @property
     def fixed(self) -> int:
-        """What only the dtype makes smaller, or the memory budget where there is room for two forms of X."""
+        """What only the dtype makes smaller, or the memory budget where two forms of X have their sums."""
         return self.weights + self.optimizer + self.vectors
 
     @property

@@ -90,7 +90,7 @@ def measure(
     foresee: Foresee | None = None,
 ) -> Stage[Measured]:
     """First pass: norms, diagonal, sums. Then the dot products with the sums: from kept vectors where
-    they fit into the budget, else by a second pass. X of (2b) has two more where not even its sums fit.
+    they fit into the budget, else by a second pass. X of (2b) has two more where even its sums are large.
 
     Args:
         panel: the gradient-flow panel so far; its sums become those of the whole batch.
