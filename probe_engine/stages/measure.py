@@ -70,7 +70,7 @@ def arranged(
 ) -> Arrangement:
     """The passes over this many units, with `budget` bytes for kept vectors."""
     vector = sum(v.numel() * wide(v.dtype).itemsize for v in registry.parameters)
-    room = own_memory(registry.parameters[0].device)
+    room = own_memory(registry.parameters[0].device) if registry.parameters else None
     return Arrangement.within(
         budget, vector, units, room, may_keep=method.keeps_vectors, rao_blackwell=rao_blackwell
     )
