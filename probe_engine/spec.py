@@ -80,9 +80,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     lr: Annotated[NonNegativeFloat | None, _help("learning rate; default: the optimizer's")] = None
     max_prompts: Annotated[Positive | None, _help("use the first N prompts only")] = None
     micro_batch: Annotated[int, _help("sequences in one forward pass", ge=1)] = 8
-    memory_budget: Annotated[
-        str, _help("memory for kept unit gradients, such as 4GiB or 500MiB")
-    ] = "4GiB"
+    memory_budget: Annotated[str, _help("memory for kept unit gradients, such as 4GiB or 500MiB")] = "4GiB"
     checkpointing: Annotated[
         bool, _help("gradient checkpointing: long sequences in less memory, for one more forward pass")
     ] = False
