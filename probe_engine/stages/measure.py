@@ -95,7 +95,7 @@ def measure(
     Args:
         panel: the gradient-flow panel so far; its sums become those of the whole batch.
         eta: the learning rate, for the contributions so far; None where it is not known.
-        memory_budget: bytes for kept X_u and P Y_u, or for the sums of a second form of X.
+        memory_budget: bytes for kept X_u and P Y_u, or an eighth of it for the sums of a second form of X.
         policy_temperature: by which the method divides logits.
         steps: with `adamw`, the units' dot products with the optimizer's own step are taken as well.
         x_estimator: beyond `score`, X of (2b) is computed beside that of (2); λ must be constant.

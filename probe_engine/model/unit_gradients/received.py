@@ -121,9 +121,8 @@ class UnitSums:
         self, share: Share, units: Sequence[int], x: Tensor, y: Tensor, x_rb: Tensor | None = None, /
     ) -> None:
         """Takes in a share of the gradients of these units."""
-        diagonal = share_of(self._p.diagonal, share)
-        py = y if diagonal is None else diagonal * y
-        self._sum(self._y, share, units, y)
+        py = _preconditioned(self._p, share, y)
+        _add_by_role(self._y, self._roles, share, units, y)
         self._take("score", share, units, x, (x, x), (x, py), (py, py), (y, y))
         if x_rb is not None:
             self._take("rao_blackwell", share, units, x_rb, (x_rb, x_rb), (x_rb, py))
@@ -152,13 +151,9 @@ class UnitSums:
         self, form: XForm, share: Share, units: Sequence[int], x: Tensor, *pairs: tuple[Tensor, Tensor]
     ) -> None:
         self._dots[form].add(units, _products(pairs))
-        self._sum(self._x[form], share, units, x)
+        _add_by_role(self._x[form], self._roles, share, units, x)
         if self._kept:
             self._kept[form].put(share, units, x)
-
-    def _sum(self, sums: Mapping[Role, VectorSum], share: Share, units: Sequence[int], parts: Tensor) -> None:
-        for unit, part in zip(units, parts, strict=True):
-            sums[self._roles[unit]].add_share(share, part)
 
 
 class RaoBlackwellSums:
@@ -182,11 +177,10 @@ class RaoBlackwellSums:
     ) -> None:
         """Takes in a share of the gradients of these units."""
         assert x_rb is not None
-        diagonal = share_of(self._p.diagonal, share)
-        others = [x_rb, y if diagonal is None else diagonal * y, *_shares(self._directions, share, x_rb)]
+        py = _preconditioned(self._p, share, y)
+        others = [x_rb, py, *_shares(self._directions, share, x_rb)]
         self._dots.add(units, _products([(x_rb, other) for other in others]))
-        for unit, part in zip(units, x_rb, strict=True):
-            self._x[self._roles[unit]].add_share(share, part)
+        _add_by_role(self._x, self._roles, share, units, x_rb)
 
     def of(self, unit: int) -> tuple[float, float, list[float]]:
         """‖X_u‖, X_u·P Y_u, and X_u·v for each direction."""
@@ -201,6 +195,22 @@ class RaoBlackwellSums:
 
 def _by_role(registry: ParameterRegistry) -> dict[Role, VectorSum]:
     return {"E": VectorSum(registry), "U": VectorSum(registry)}
+
+
+def _add_by_role(
+    sums: Mapping[Role, VectorSum],
+    roles: Sequence[Role],
+    share: Share,
+    units: Sequence[int],
+    parts: Tensor,
+) -> None:
+    for unit, part in zip(units, parts, strict=True):
+        sums[roles[unit]].add_share(share, part)
+
+
+def _preconditioned(p: Preconditioner, share: Share, y: Tensor) -> Tensor:
+    diagonal = share_of(p.diagonal, share)
+    return y if diagonal is None else diagonal * y
 
 
 def _totals(sums: Mapping[Role, VectorSum]) -> dict[Role, ParameterVector]:

@@ -5,16 +5,11 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
-from types import SimpleNamespace
 
 import pytest
 import tiny
 import torch
 from against_loop import ADAPTATIONS, CONSTANT_LAMBDA, FAMILIES, UNITS, against_loop, build, trained, vectors
-from hypothesis import given
-from hypothesis import strategies as st
-from torch import nn
-from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from probe_engine.model import teacher_forcing
@@ -22,7 +17,6 @@ from probe_engine.model.teacher_forcing import response_logits
 from probe_engine.model.unit_gradients import Fused, Loop, objectives
 from probe_engine.model.unit_gradients.fused import method as passes_of_fused
 from probe_engine.model.unit_gradients.fused import packing, reverse
-from probe_engine.model.unit_gradients.fused.packing import PASS_TOKENS, rectangles
 from probe_engine.model.unit_gradients.fused.places import Places
 from probe_engine.model.unit_gradients.fused.tape import RuledCall, Tape
 from probe_engine.model.unit_gradients.received import UnitVectors
@@ -363,142 +357,3 @@ def test_parameters_without_a_gradient_stay_without():
     idle = ["idle" in name for name in trained(model).names]
     assert any(idle)
     assert [t is None for t in x.tensors] == [t is None for t in y.tensors] == idle
-
-
-class Odd(nn.Module):
-    """A bag of words up to each position; what comes between is up to the case."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        d = 6
-        self.embed = nn.Embedding(tiny.VOCABULARY, d, padding_idx=3)
-        self.first, self.second = nn.Linear(d, d), nn.Linear(d, d)
-        self.norm = nn.LayerNorm(d)
-        self.head = nn.Linear(d, tiny.VOCABULARY, bias=False)
-        self.free = nn.Parameter(torch.ones(d))
-        self.unused = nn.Parameter(torch.ones(d))
-
-    def forward(self, input_ids, attention_mask):
-        x = self.embed(input_ids)
-        x = self.middle(x.cumsum(1) / 3)
-        return SimpleNamespace(logits=self.logits(self.norm(x)))
-
-    def middle(self, x):
-        return torch.tanh(self.first(x)) + self.second(x) * self.free
-
-    def logits(self, x):
-        return self.head(x)
-
-    def get_input_embeddings(self):
-        return self.embed
-
-
-class CalledTwice(Odd):
-    def middle(self, x):
-        return torch.tanh(self.second(torch.tanh(self.first(x)) + self.first(x)))
-
-
-class FunctionalHead(Odd):
-    def logits(self, x):
-        return F.linear(x, self.embed.weight)
-
-
-class PositionsFirst(Odd):
-    def middle(self, x):
-        return torch.tanh(self.second(torch.tanh(self.first(x.transpose(0, 1))))).transpose(0, 1)
-
-
-class Shuffled(Odd):
-    def middle(self, x):
-        flat = x.flatten(0, 1)
-        order = torch.arange(len(flat) - 1, -1, -1)
-        return x + torch.tanh(self.first(flat[order]))[order].view_as(x)
-
-
-class FromParameterAlone(Odd):
-    def middle(self, x):
-        return x * torch.tanh(self.second(torch.tanh(self.first(self.free.expand_as(x)))))
-
-
-class WrittenInto(Odd):
-    def middle(self, x):
-        y = self.first(x)
-        y[:, ::2] *= 2
-        return y + self.second(y.clone())
-
-
-class ByKeyword(Odd):
-    def middle(self, x):
-        return torch.tanh(self.first(input=x))
-
-
-class Doubled(nn.Linear):
-    def forward(self, x):
-        return F.linear(2 * x, self.weight, self.bias)
-
-
-class OwnArithmetic(Odd):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = Doubled(6, 6)
-
-
-class SeveralOutputs(Odd):
-    def logits(self, x):
-        return self.head(torch.cat([x[:, :1], x[:, 1:] + self.first(x)[:, 1:]], 1))
-
-
-AUTOGRAD = [FunctionalHead, PositionsFirst, Shuffled, FromParameterAlone, WrittenInto, OwnArithmetic]
-RULES = [Odd, CalledTwice, ByKeyword, SeveralOutputs]
-
-
-@pytest.mark.parametrize("case", AUTOGRAD + RULES)
-@pytest.mark.parametrize("tied", [False, True])
-def test_odd_models_are_right_or_left_to_autograd(case, tied):
-    torch.manual_seed(7)
-    model = case().double()
-    if tied:
-        model.head.weight = model.embed.weight
-    for micro_batch in (1, 2, 8):
-        found, fused = against_loop(model, micro_batch=micro_batch, units=CONSTANT_LAMBDA, rao_blackwell=True)
-        assert found < 1e-10
-        # `free` is nobody's layer: autograd's in every case.
-        assert (fused.fallback_parameters > 1) == (case in AUTOGRAD)
-
-
-lengths = st.lists(st.integers(2, 40), min_size=1, max_size=7)
-
-
-@given(lengths, st.integers(1, 120))
-def test_rectangles_are_the_cheapest(sizes, budget):
-    found = rectangles(sizes, budget)
-    assert sorted(i for rows in found for i in rows) == list(range(len(sizes)))
-
-    def cost(cut):
-        total = 0
-        for rows in cut:
-            columns = max(sizes[i] for i in rows)
-            if len(rows) > 1 and (len(rows) * columns > budget or len(rows) == columns):
-                return float("inf")
-            total += len(rows) * columns + PASS_TOKENS
-        return total
-
-    order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
-    every = (
-        [
-            order[a:b]
-            for a, b in itertools.pairwise(
-                [0, *(i + 1 for i in range(len(order) - 1) if bits >> i & 1), len(order)]
-            )
-        ]
-        for bits in range(2 ** (len(order) - 1))
-    )
-    assert cost(found) == min(map(cost, every))
-
-
-def test_windows_hold_whole_units_within_the_budget():
-    found = packing.windows(UNITS, range(len(UNITS)), 60, 60)
-    assert [n for w in found for n in w.numbers] == list(range(len(UNITS)))
-    for window in found:
-        assert len(window.numbers) == 1 or sum(u.tokens for u in window.units) <= 60
-        assert window.oversize == (sum(u.tokens for u in window.units) > 60)
