@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from packaging.requirements import Requirement
@@ -34,7 +34,12 @@ class Demand:
 
 def demands() -> tuple[Demand, ...]:
     """What this package, transformers and peft ask of torch, transformers and peft, in that order."""
-    return tuple(demand for package in _ASKING for demand in _demands_of(package))
+    there = {library: installed(library) for library in LIBRARIES}
+    return tuple(
+        Demand(package, library, range_, there[library])
+        for package in _ASKING
+        for library, range_ in _asked_by(package)
+    )
 
 
 def installed(package: str) -> str | None:
@@ -45,15 +50,17 @@ def installed(package: str) -> str | None:
         return None
 
 
-def _demands_of(package: str) -> Iterator[Demand]:
+@cache
+def _asked_by(package: str) -> tuple[tuple[str, str], ...]:
+    """Libraries and their ranges, read once: parsing these lines takes longer than a small model's run."""
     try:
         lines = requires(package) or ()
     except PackageNotFoundError:  # run from its sources, without having been installed
-        return
-    for line in lines:
-        asked = Requirement(line)
-        library = canonicalize_name(asked.name)
+        return ()
+    return tuple(
+        (library, str(requirement.specifier))
+        for requirement in map(Requirement, lines)
+        if (library := canonicalize_name(requirement.name)) in LIBRARIES
         # transformers asks for torch under an extra of that name.
-        applies = asked.marker is None or asked.marker.evaluate({"extra": "torch"})
-        if library in LIBRARIES and applies:
-            yield Demand(package, library, str(asked.specifier), installed(library))
+        and (requirement.marker is None or requirement.marker.evaluate({"extra": "torch"}))
+    )

@@ -25,7 +25,7 @@ ASKED_FOR = (
     *("a tree", "a game", "a spice", "a city", "an island", "a fish", "a language", "a dance"),
 )
 RESPONSES = 64
-TOKENS = 6
+TOKENS = 4
 MICRO_BATCH = 32
 
 Frame = Callable[[Any, str], Prompt]
