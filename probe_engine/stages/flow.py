@@ -22,15 +22,15 @@ from probe_engine.errors import ProbeError, memory_ran_out
 from probe_engine.estimators.mapping import GradientSquares
 from probe_engine.events import FindingEvent, Part
 from probe_engine.model import gradient_flow as look
-from probe_engine.model.cut_graph import training_checkpoints, walk
+from probe_engine.model.cut_graph import Walk, training_checkpoints, walk
 from probe_engine.model.double_backward import twice_differentiable
 from probe_engine.model.gradient_flow import GradContext, Gradients
-from probe_engine.model.noise import first_noise
+from probe_engine.model.noise import Noise, first_noise
 from probe_engine.model.precision import coarsest
 from probe_engine.model.preconditioner import Preconditioner, preconditioner
 from probe_engine.model.sharding import from_first_rank
 from probe_engine.model.teacher_forcing import device_of
-from probe_engine.model.unit_gradients import Alpha, Loop, UnitGradients, UnitObjective
+from probe_engine.model.unit_gradients import Alpha, Loop, Measurement, UnitGradients, UnitObjective
 from probe_engine.report import Finding, GradientFlow, IdMatch, finding
 from probe_engine.stages import Stage
 from probe_engine.stages.derivative import derivative_test
@@ -97,20 +97,85 @@ def flow(
     yield from _say([counted_once(registry)])
     units = from_first_rank(policy.model, units)
     tried = _excerpts(units, seed)
+    traced = yield from _traced(
+        policy, tried[0], plain, panel, context, temperature, rao_blackwell=rao_blackwell
+    )
+    if isinstance(method, Alpha):
+        problem = twice_differentiable(policy.model, registry, tried[0].sequences[0])
+        yield from _say([double_backward(problem, method.name, method.attention)])
+        method = plain if problem else method
+    p = preconditioner(registry, policy.optimizer)
+    trusted = yield from numerics(
+        policy,
+        units,
+        tried,
+        method,
+        plain,
+        traced.measured,
+        p,
+        coarsest(policy.model, traced.walked.dtypes),
+        steady=traced.steady,
+        rao_blackwell=rao_blackwell,
+        second_pass=second_pass,
+    )
+    arrived = yield from _arrived(policy, units, trusted.method, p, traced, thorough=thorough)
+    del traced  # a unit's X and Y, in whose room the test makes its own
+    panel = arrived.panel
+    if arrived.waits_for is None:
+        test = derivative_test(policy, tried, trusted.method, p, trusted.measured)
+        yield from _say([derivative(test)])
+        panel = _with(panel, derivative=test)
+        yield Part(gradient_flow=panel)
+    else:
+        yield from _say([finding("GRAD021", "skip", f"waits for {arrived.waits_for}")])
+    return Flow(p, panel, trusted.method, arrived.vector_seconds)
 
+
+def _excerpts(units: Sequence[UnitObjective], seed: int) -> list[UnitObjective]:
+    """Of units that have a Y, where there are any: of the others nothing of it can be seen."""
+    drawn = random.Random(seed).sample(units, len(units))
+    telling = islice((brief for unit in drawn if not (brief := unit.brief()).y_cancels), EXCERPTS)
+    return list(telling) or [unit.brief() for unit in drawn[:EXCERPTS]]
+
+
+@dataclass(frozen=True)
+class _Traced:
+    """The way from the parameters to S, of one small unit."""
+
+    walked: Walk
+    steady: bool
+    """Whether S was the same twice."""
+    noise: Noise | None
+    measured: Measurement | None
+    """Its X and Y by plain autograd, where they came with S."""
+    panel: GradientFlow
+
+
+def _traced(
+    policy: Policy,
+    unit: UnitObjective,
+    plain: Loop,
+    panel: GradientFlow,
+    context: GradContext,
+    temperature: float,
+    *,
+    rao_blackwell: bool,
+) -> Stage[_Traced]:
+    """Forward, link by link: parameters → logits → S."""
+    model, registry = policy.model, policy.registry
     try:
-        walked = walk(policy.model, tried[0], temperature)
+        walked = walk(model, unit, temperature)
     except Exception as error:
         if memory_ran_out(error):
             raise
         # The first forward pass: a configuration that does not fit the code shows here, as any exception.
         raise _no_forward(error, context) from error
-    arrived = look.arrival(plain, tried[0], rao_blackwell=rao_blackwell)
-    with training_checkpoints(policy.model) as reentrant:
-        training = walk(policy.model, tried[0], temperature) if reentrant else None
+    arrived = look.arrival(plain, unit, rao_blackwell=rao_blackwell)
+    with training_checkpoints(model) as reentrant:
+        training = walk(model, unit, temperature) if reentrant else None
     yield from _say([cut.checkpointing(training), cut.inside(walked)])
     steady = not cut.differ(walked.S, arrived.S)
-    noise = None if steady else first_noise(policy.model, tried[0])
+    noise = None if steady else first_noise(model, unit)
     yield from _say([cut.repeated(walked.S, arrived.S, noise)])
     panel = _with(
         panel,
@@ -126,34 +191,37 @@ def flow(
         yield from _say([checks.finite({"S": walked.S}, registry)])
         yield Part(gradient_flow=panel)
         raise _stopped("S is not a finite number")
+    return _Traced(walked, steady, noise, arrived.measured, panel)
 
-    if isinstance(method, Alpha):
-        problem = twice_differentiable(policy.model, registry, tried[0].sequences[0])
-        yield from _say([double_backward(problem, method.name, method.attention)])
-        method = plain if problem else method
-    p = preconditioner(registry, policy.optimizer)
-    dtype = coarsest(policy.model, walked.dtypes)
-    trusted = yield from numerics(
-        policy,
-        units,
-        tried,
-        method,
-        plain,
-        arrived.measured,
-        p,
-        dtype,
-        steady=steady,
-        rao_blackwell=rao_blackwell,
-        second_pass=second_pass,
-    )
+
+@dataclass(frozen=True)
+class _Arrived:
+    """What came back to the parameters."""
+
+    panel: GradientFlow
+    vector_seconds: float
+    waits_for: str | None
+    """A finding whose cause the derivative test would only say again."""
+
+
+def _arrived(
+    policy: Policy,
+    units: Sequence[UnitObjective],
+    method: UnitGradients,
+    p: Preconditioner,
+    traced: _Traced,
+    *,
+    thorough: bool,
+) -> Stage[_Arrived]:
+    """And back: S → L → gradients, and P·Y of them."""
+    registry = policy.registry
     expected = len(registry) - len(checks.fresh_adapter_parameters(registry))
-    seen = None if arrived.measured is None else Gradients.of(arrived.measured)
-    del arrived
+    seen = None if traced.measured is None else Gradients.of(traced.measured)
     squares = GradientSquares(registry) if thorough and order_in_question(policy.optimizer) else None
     if thorough or seen is None or not seen.complete(expected):
         # Groups whose advantages differ come first: the others have Y = 0 and show nothing of it.
         informative = sorted(units, key=lambda unit: not bool(unit.advantages.any()))
-        seen = look.gradients(trusted.method, registry, informative, expected, squares)
+        seen = look.gradients(method, registry, informative, expected, squares)
     completed(device_of(policy.model))
     began = time.perf_counter()
     py = p(seen.y)
@@ -162,7 +230,7 @@ def flow(
     of_x, of_y = seen.x.summary(), seen.y.summary()
     match = _match(policy, set(py.ids))
     panel = _with(
-        of_sums(panel, of_x, of_y, of_py),
+        of_sums(traced.panel, of_x, of_y, of_py),
         dl_ds_nonzero=seen.x_weights_nonzero and seen.y_weights_nonzero,
         matched=match.matched,
         missing=match.missing,
@@ -171,33 +239,20 @@ def flow(
     )
     finite = checks.finite({"X": of_x, "Y": of_y, "P·Y": of_py}, registry)
     yield from _say([checks.weights(seen), checks.identity(match)])
-    yield from _say([checks.unused(seen, registry, walked.ran), *checks.counts(seen, registry), finite])
+    yield from _say(
+        [checks.unused(seen, registry, traced.walked.ran), *checks.counts(seen, registry), finite]
+    )
     if thorough:
         yield from _say([own_states(policy.optimizer, registry, squares)])
     yield Part(gradient_flow=panel)
     if not of_x.non_none or not of_y.non_none:
         raise _stopped("all gradients are None")
     causes = {
-        "GRAD015": noise is not None,
+        "GRAD015": traced.noise is not None,
         "GRAD005": not seen.x_weights_nonzero,
         "GRAD011": finite.status == "fail",
     }
-    if waits := [code for code, fired in causes.items() if fired]:
-        yield from _say([finding("GRAD021", "skip", f"waits for {waits[0]}")])
-        return Flow(p, panel, trusted.method, vector_seconds)
-    del seen, py  # vectors of all parameters, in whose room the test makes its own
-    test = derivative_test(policy, tried, trusted.method, p, trusted.measured)
-    yield from _say([derivative(test)])
-    panel = _with(panel, derivative=test)
-    yield Part(gradient_flow=panel)
-    return Flow(p, panel, trusted.method, vector_seconds)
-
-
-def _excerpts(units: Sequence[UnitObjective], seed: int) -> list[UnitObjective]:
-    """Of units that have a Y, where there are any: of the others nothing of it can be seen."""
-    drawn = random.Random(seed).sample(units, len(units))
-    telling = islice((brief for unit in drawn if not (brief := unit.brief()).y_cancels), EXCERPTS)
-    return list(telling) or [unit.brief() for unit in drawn[:EXCERPTS]]
+    return _Arrived(panel, vector_seconds, next((code for code, fired in causes.items() if fired), None))
 
 
 def _match(policy: Policy, buffer_ids: set[int]) -> IdMatch:

@@ -22,9 +22,9 @@ from probe_engine.estimators.token_statistics import TokenStatistics
 from probe_engine.model.teacher_forcing import TokenSequence
 from probe_engine.types import Batch, Unit
 
-BRIEF_TOKENS = 8
+BRIEF_TOKENS = 6
 """Of a response: enough to see whether a number is computed right, on any batch alike."""
-BRIEF_CONTEXT = 4
+BRIEF_CONTEXT = 3
 """Of its prompt."""
 CANCELLED = 1e-3
 """A net weight below this share of the largest one is none: float32 rounds 1e-7 of the largest."""
