@@ -37,20 +37,17 @@ def one_forward(model: nn.Module, units: list[UnitObjective]) -> Counted:
     return one
 
 
-def flops_of_a_first_pass(policy: Policy, units: list[UnitObjective], method: str) -> int:
-    computed = unit_gradients(method, policy.model, policy.registry, micro_batch=8, temperature=1.0)
-    with FlopCounterMode(display=False) as counter:
-        for _ in computed.measurements(units, lambda *_: None):
-            pass
-    return counter.get_total_flops()
-
-
 @pytest.mark.parametrize("method", ["fused", "loop"])
 @pytest.mark.parametrize("kind", MODELS)
 def test_a_first_pass_costs_what_is_foreseen(kind: str, method: str) -> None:
     policy, units = tiny.policy(MODELS[kind]()), objectives(tiny.batch())
-    foreseen = cost(policy, units).gradients(method, PassTokens.of(method, units, 8))
-    assert foreseen == pytest.approx(flops_of_a_first_pass(policy, units, method), rel=0.25)
+    computed = unit_gradients(method, policy.model, policy.registry, micro_batch=8, temperature=1.0)
+    tokens = PassTokens.of(method, units, 8, packs=computed.packs(units))
+    with FlopCounterMode(display=False) as counter:
+        for _ in computed.measurements(units, lambda *_: None):
+            pass
+    foreseen = cost(policy, units).gradients(method, tokens)
+    assert foreseen == pytest.approx(counter.get_total_flops(), rel=0.25)
 
 
 @pytest.mark.parametrize(("method", "attention"), [("fused", "sdpa"), ("fused", "eager"), ("loop", "sdpa")])
