@@ -93,6 +93,7 @@ ENTRIES = (
             "PEFT002",
             "PEFT004",
             "GRAD019",
+            "GRAD020",
             "ROLL017",
             "ROLL009",
             "ROLL006",
@@ -116,7 +117,7 @@ ENTRIES = (
         "importance sampling in the trainer.",
         ("GRPOConfig(vllm_importance_sampling_correction=True)",),
         "https://fengyao.notion.site/off-policy-rl",
-        causes=("CKPT005", "PEFT002", "PEFT004", "GRAD019", "ROLL017", "ROLL009", "ROLL007"),
+        causes=("CKPT005", "PEFT002", "PEFT004", "GRAD019", "GRAD020", "ROLL017", "ROLL009", "ROLL007"),
         origin=(
             "An inference engine with other kernels or a lower precision, weights that it did not receive, "
             "log-probabilities at another temperature, or shifted by a token."

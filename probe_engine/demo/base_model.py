@@ -12,15 +12,17 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 from probe_engine.demo.digits import ALPHABET, MAX_COMPLETION_LENGTH, careless_answer, draw
+from probe_engine.demo.precise import precise
 from probe_engine.demo.recipe import Recipe
 
 PAD, BOS, EOS, UNK = SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 IGNORED = -100
-"""The label that transformers' loss leaves out."""
+"""The label that the loss leaves out."""
 
 
 def character_tokenizer() -> Any:
@@ -42,7 +44,7 @@ def character_tokenizer() -> Any:
 
 
 def pretrained(recipe: Recipe, tokenizer: Any) -> Any:
-    """A causal transformer after `pretrain_steps` steps of next-token prediction, in eval mode."""
+    """A causal transformer after `pretrain_steps` steps of next-token prediction, float64, in eval mode."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=recipe.hidden_size,
@@ -55,7 +57,7 @@ def pretrained(recipe: Recipe, tokenizer: Any) -> Any:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    model: Any = LlamaForCausalLM(config)
+    model = precise(AutoModelForCausalLM.from_config(config, dtype=torch.float64))
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.pretrain_lr)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, recipe.pretrain_lr, total_steps=recipe.pretrain_steps, pct_start=0.1
@@ -63,7 +65,8 @@ def pretrained(recipe: Recipe, tokenizer: Any) -> Any:
     rng = random.Random(recipe.seed)
     for _ in range(recipe.pretrain_steps):
         ids, labels = _corpus(recipe.pretrain_batch, tokenizer, rng)
-        loss: Tensor = model(input_ids=ids, labels=labels).loss
+        logits: Tensor = model(input_ids=ids).logits
+        loss = cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -23,7 +24,7 @@ from probe_engine.demo.trainer_layout import optimizer_groups, save_checkpoint, 
 def build(folder: Path, recipe: Recipe, narrate: Callable[[str], None]) -> None:
     """Writes `base/`, `checkpoint-N/` and `completions/` into an empty folder.
 
-    On one machine, one recipe gives one set of weights. The caller's random state stays as it was.
+    One recipe gives one run: see `precise`. The caller's random state stays as it was.
     """
     with torch.random.fork_rng(devices=[]), one_thread(), quiet():
         torch.manual_seed(recipe.seed)
@@ -32,7 +33,7 @@ def build(folder: Path, recipe: Recipe, narrate: Callable[[str], None]) -> None:
         )
         tokenizer = character_tokenizer()
         base = pretrained(recipe, tokenizer)
-        base.save_pretrained(folder / "base")
+        base.float().save_pretrained(folder / "base")
         tokenizer.save_pretrained(folder / "base")
 
         narrate(f"GRPO with LoRA, {recipe.prompts} prompts × {recipe.num_generations} responses a step")
@@ -42,7 +43,7 @@ def build(folder: Path, recipe: Recipe, narrate: Callable[[str], None]) -> None:
             lora_alpha=2 * recipe.lora_rank,
             target_modules="all-linear",
         )
-        policy = get_peft_model(base, adapter).eval()
+        policy: Any = get_peft_model(base.double(), adapter).eval()
         optimizer = torch.optim.AdamW(optimizer_groups(policy), lr=recipe.learning_rate)
         scheduler = get_constant_schedule(optimizer)
         rng = random.Random(recipe.seed + 1)
@@ -55,10 +56,12 @@ def build(folder: Path, recipe: Recipe, narrate: Callable[[str], None]) -> None:
                     f"entropy {row['entropy']:.2f} nats per token"
                 )
 
+        policy.float()
+        optimizer.load_state_dict(optimizer.state_dict())  # which takes the parameters' dtype
         step = len(log)
         save_checkpoint(folder / f"checkpoint-{step}", policy, tokenizer, optimizer, scheduler, log, recipe)
         # trl logs rollouts after the update that they serve: those of checkpoint N's weights bear N + 1.
-        rollouts = sample(policy, tokenizer, draw(recipe.prompts, rng), recipe.num_generations)
+        rollouts = sample(policy.double(), tokenizer, draw(recipe.prompts, rng), recipe.num_generations)
         save_completions(folder / "completions", step + 1, rollouts)
 
 

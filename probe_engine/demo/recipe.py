@@ -18,7 +18,7 @@ class Recipe:
     layers: int = 2
     heads: int = 4
     pretrain_steps: int = 400
-    pretrain_batch: int = 128
+    pretrain_batch: int = 64
     """Problems in a pretraining step."""
     pretrain_lr: float = 5e-3
     """Peak of a one-cycle schedule."""

@@ -18,11 +18,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from probe_engine.demo.build import build, quiet
 from probe_engine.demo.digits import draw
 from probe_engine.demo.grpo import Rollouts, sample
+from probe_engine.demo.precise import precise
 from probe_engine.demo.recipe import Recipe
 from probe_engine.demo.trainer_layout import optimizer_groups
 
 RECIPE = Recipe(
-    seed=3,
+    seed=4,
     hidden_size=32,
     pretrain_steps=200,
     pretrain_batch=64,
@@ -103,7 +104,7 @@ def _sampled(model: Any, tokenizer: Any, prompts: int, seed: int) -> dict[str, T
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         problems = draw(prompts, random.Random(seed))
-        return _tensors(sample(model, tokenizer, problems, RECIPE.num_generations))
+        return _tensors(sample(precise(copy.deepcopy(model)), tokenizer, problems, RECIPE.num_generations))
 
 
 def _optimizer(model: Any, state: dict[str, Any]) -> torch.optim.AdamW:

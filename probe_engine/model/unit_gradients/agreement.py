@@ -27,7 +27,8 @@ class Agreement:
     unit_id: str
     errors: Mapping[str, float] = field(default_factory=dict)
     """‖ours − theirs‖/‖theirs‖ of S, X and Y; of contractions |ours − theirs|/(‖vector‖·‖direction‖).
-    Of X and its contractions less what the difference of S alone makes of X's weights.
+    Of X and its contractions less what the difference of S alone makes of X's weights; and ‖theirs‖ is there
+    what X would be if its gradients of S did not cancel, as Y shows them.
     Empty where plain autograd gives nothing to compare with: no gradient, one that is not finite, or X of
     other parameters than Y."""
     raised: str = ""
@@ -105,9 +106,11 @@ def agreement(
     # X's weights are differences of S: where those are small, S that agree to the last digits move X.
     moved = _weights_moved(objective, ours, reference)
     if moved <= NOTHING_LEFT:
-        errors["X"] = _beyond(moved, differences.relative(0))
+        # Responses that begin alike leave little of X, and rounding of what cancels is relative to that.
+        size = max(x.norm(), _weighed_as_x(objective, reference))
+        errors["X"] = _beyond(moved, differences.relative(0, size))
         if dots is not None:
-            errors["X·v"] = _beyond(moved, _contracted(x, x_directions, dots.x))
+            errors["X·v"] = _beyond(moved, _contracted(x, x_directions, dots.x, size))
     if reference.x_rb is not None and rao_blackwell:
         errors["X of (2b)"] = differences.relative(2)
         if dots is not None:
@@ -135,13 +138,13 @@ class _Differences:
             if parts is not None:
                 self._add(kind, share, parts[0])
 
-    def relative(self, kind: int) -> float:
-        """To theirs; what never came is 0."""
+    def relative(self, kind: int, size: float | None = None) -> float:
+        """To that size, or to theirs; what never came is 0."""
         theirs = self._theirs[kind]
         assert theirs is not None
         missing = [t for i, t in enumerate(theirs.tensors) if t is not None and i not in self._came[kind]]
         square = self._squares[kind] + sum(inner(t, t) for t in missing)
-        return _relative(square**0.5, theirs.norm())
+        return _relative(square**0.5, theirs.norm() if size is None else size)
 
     def _add(self, kind: int, share: Share, ours: Tensor) -> None:
         self._came[kind].add(share.parameter)
@@ -158,15 +161,25 @@ def _weights_moved(objective: UnitObjective, ours: Scored, theirs: Scored) -> fl
     return 0.0 if math.isnan(moved) else moved
 
 
+def _weighed_as_x(objective: UnitObjective, theirs: Measurement) -> float:
+    """‖Y‖ with weights of the size of X's."""
+    wx, wy = objective.weights(theirs.S)
+    return theirs.y.norm() * float(wx.norm() / wy.norm()) if wy.any() else 0.0
+
+
 def _beyond(explained: float, error: float) -> float:
     return error if math.isnan(error) else max(0.0, error - explained)
 
 
 def _contracted(
-    vector: ParameterVector, directions: Sequence[ParameterVector], dots: Sequence[float]
+    vector: ParameterVector,
+    directions: Sequence[ParameterVector],
+    dots: Sequence[float],
+    size: float | None = None,
 ) -> float:
+    size = vector.norm() if size is None else size
     errors = [
-        _relative(abs(dot - vector.dot(direction)), vector.norm() * direction.norm())
+        _relative(abs(dot - vector.dot(direction)), size * direction.norm())
         for direction, dot in zip(directions, dots, strict=True)
     ]
     return math.nan if any(map(math.isnan, errors)) else max(errors)

@@ -190,7 +190,7 @@ def _clamped_backward(lab: Lab) -> Report:
 
     def clamp(_module: nn.Module, _args: object, output: Tensor) -> None:
         if output.requires_grad:
-            output.register_hook(lambda gradient: gradient.clamp(-0.3, 0.3))
+            output.register_hook(lambda gradient: gradient.clamp(-1.0, 1.0))
 
     _layer(of, 1).mlp.register_forward_hook(clamp)
     return doctor(of.model, optimizer=of.optimizer, batch=of.batch, method="fused", device="cpu")
@@ -212,7 +212,7 @@ def _tokens_alone(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 def _full(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """An expert that takes so many tokens of a batch, and passes over the rest."""
-    capacity = 16
+    capacity = 8
 
     @functools.wraps(forward)
     def run(x: Tensor) -> Tensor:

@@ -167,7 +167,10 @@ INJECTIONS: tuple[Injection, ...] = (
     Injection("ROLL006", "ended responses without their eos", lambda lab: _native(lab, _without_eos)),
     Injection("ROLL007", "responses to other prompts", lambda lab: _native(lab, _to_other_prompts)),
     Injection(
-        "ROLL007", "responses drawn at temperature 1/2", lambda lab: _native(lab, _at_half_the_temperature)
+        "ROLL007",
+        "responses drawn at temperature 1/2",
+        lambda lab: _native(lab, _at_half_the_temperature),
+        besides=("ROLL015",),  # easy prompts get one response again and again
     ),
     Injection("ROLL008", "log-probabilities a token late", lambda lab: _native(lab, _recorded_a_token_late)),
     Injection("ROLL009", "top_p = 0.9 in the trainer's arguments", _sampled_with_top_p),

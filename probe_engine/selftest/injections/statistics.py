@@ -70,7 +70,7 @@ def loud_prompt(lab: Lab) -> Objects:
     of = lab.objects()
     K = _influence(of)
     factors = torch.ones(len(K))
-    factors[(K.sum(0) - K.diagonal()).abs().argmax()] = 12.0
+    factors[(K.sum(0) - K.diagonal()).abs().argmax()] = 8.0
     _by_prompt(of, factors)
     return of
 

@@ -166,6 +166,26 @@ def test_responses_of_nearly_the_same_s_leave_rounding_in_x(apart: float, compar
     assert (fast_method("wrong", F32, tried("rounding and X")).status == "warn") == compares_x
 
 
+def test_responses_that_begin_alike_leave_rounding_in_x() -> None:
+    """One is the other and a token that is all but certain: S differ enough, their gradients do not."""
+    model: Any = tiny.with_lora(tiny.model())
+    policy = tiny.policy(model)
+    unit = objectives(tiny.batch(sizes=(4,)))[0].pair()
+    begun = dataclasses.replace(unit.sequences[0], response=unit.sequences[0].response[:2])
+    with torch.no_grad():
+        model.get_base_model().lm_head.weight.mul_(40)
+        logits = model(input_ids=torch.tensor([begun.prompt + begun.response])).logits[0, -1]
+    longer = dataclasses.replace(begun, response=(*begun.response, int(logits.argmax())))
+    alike = dataclasses.replace(unit, sequences=(begun, longer))
+    fused, plain = (
+        unit_gradients(name, policy.model, policy.registry, micro_batch=2, temperature=1.0)
+        for name in ("fused", "loop")
+    )
+    seen = agreement(fused, plain, alike, preconditioner(policy.registry, policy.optimizer))
+    assert "X" in seen.errors
+    assert seen.worst[1] < 1e-5
+
+
 def test_contractions_are_left_out_where_there_will_be_none() -> None:
     assert set(compared(tiny.model(), wrong="X·v", second_pass=False).errors) == {"S", "X", "Y", "X of (2b)"}
 
